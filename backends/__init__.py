@@ -1,0 +1,1 @@
+"""What does the work: ports, adapters and their errors. Knows no HTTP."""

@@ -1,0 +1,1 @@
+"""HTTP, process and command line: everything between a socket or a terminal and a handler."""
