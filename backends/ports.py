@@ -1,0 +1,184 @@
+"""The ports: what handlers may ask of the backends, as Protocols.
+
+Each has an adapter per technology (`backends/<technology>/`) and a deterministic in-memory form (`backends/memory/`).
+A port method takes the `CallContext` first and raises only classes of `backends/errors.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.context import CallContext
+from backends.inference import (
+    ClassifyRequest,
+    ClassifyResult,
+    EmbedRequest,
+    EmbedResult,
+    GenerateRequest,
+    GenerationEvent,
+    ModelLimits,
+)
+from generated.models import ToolDef, URL
+
+JsonObject = dict[str, Any]
+
+
+@runtime_checkable
+class Service(Protocol):
+    """A part with a life of its own. Readiness is the list of what answers `ping`."""
+
+    def ping(self) -> None:
+        """Return quickly if the part can serve.
+
+        Raises:
+            Unavailable: with the reason.
+        """
+
+    def close(self) -> None:
+        """Release everything held. Closing twice is closing once."""
+
+
+class TextGenerator(Service, Protocol):
+    """Continues texts and conversations, many at once."""
+
+    def generate(self, context: CallContext, request: GenerateRequest) -> Iterator[GenerationEvent]:
+        """Admit the request now, then yield its events: deltas in order and one `Finish` at the end.
+
+        All checks happen before this returns, so that a refusal is a plain error and never half a stream. The work starts
+        on return and goes on while the caller is not iterating. Closing the iterator or cancelling the context ends it
+        within one decode step.
+
+        Raises:
+            UnknownReference: no such model at this provider. ContextLengthExceeded: prompt and max_tokens do not fit.
+            Unsupported: a feature this generator refuses. Overloaded: the queue is full.
+        """
+
+    def limits(self, model: str) -> ModelLimits:
+        """What may be asked of the model. Raises UnknownReference."""
+
+
+class Embedder(Service, Protocol):
+    """Turns texts into unit vectors."""
+
+    def embed(self, context: CallContext, request: EmbedRequest) -> EmbedResult:
+        """One vector per text, in order. Raises UnknownReference, Overloaded."""
+
+    def limits(self, model: str) -> ModelLimits:
+        """What may be asked of the model. Raises UnknownReference."""
+
+
+class Classifier(Service, Protocol):
+    """Scores texts against a fixed set of labels."""
+
+    def classify(self, context: CallContext, request: ClassifyRequest) -> ClassifyResult:
+        """One row of probabilities per text, in order. Raises UnknownReference, Overloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorChunk:
+    """One chunk as stored. `content`: the contract's InterleavedContent as JSON value; `metadata`: free JSON.
+
+    document_id: the chunk's document, "" when it has none. expires_at: None for no expiry.
+    """
+
+    content: Any
+    metadata: JsonObject
+    document_id: str = ""
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChunk:
+    """A chunk found. `score`: cosine similarity, -1..1, higher is nearer."""
+
+    chunk: VectorChunk
+    score: float
+
+
+class VectorIndex(Service, Protocol):
+    """Stores chunks with their vectors and finds the nearest. `table` is the storage name that SQL gave the vector db."""
+
+    def create(self, context: CallContext, table: str, dimension: int) -> None:
+        """Make an empty table. Making one that exists with the same dimension changes nothing. Raises Conflict."""
+
+    def drop(self, context: CallContext, table: str) -> None:
+        """Remove the table and its data. Dropping one that is not there changes nothing."""
+
+    def insert(
+        self, context: CallContext, table: str, chunks: Sequence[VectorChunk], vectors: NDArray[np.float32]
+    ) -> None:
+        """Append chunks with their unit vectors, float32 [chunks, dimension]; durable and searchable on return.
+
+        Raises:
+            BadRequest: the dimension is not the table's. NotFound: no such table. StorageFull.
+        """
+
+    def query(
+        self,
+        context: CallContext,
+        table: str,
+        vector: NDArray[np.float32],
+        *,
+        max_chunks: int,
+        score_threshold: float | None = None,
+    ) -> list[ScoredChunk]:
+        """The nearest chunks that are not expired, best first, all with `score >= score_threshold`.
+
+        vector: float32 [dimension], unit length. Raises BadRequest, NotFound.
+        """
+
+    def count(self, context: CallContext, table: str) -> int:
+        """Number of chunks that are not expired. Raises NotFound."""
+
+    def tables(self) -> list[str]:
+        """Names of all tables, for collecting orphans at start."""
+
+
+ResourceKind = Literal[
+    "model", "shield", "vector_db", "dataset", "scoring_function", "eval_task", "tool_group", "tool"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One registered object.
+
+    body: the members of the contract's object beside identifier, provider_id, provider_resource_id and type, as JSON.
+    storage_name: name of the data that belongs to it in another store (`vector_db_<uuid>`), "" when it has none.
+    """
+
+    kind: ResourceKind
+    identifier: str
+    provider_id: str
+    provider_resource_id: str
+    body: JsonObject = field(default_factory=dict)
+    storage_name: str = ""
+
+
+class ResourceStore(Service, Protocol):
+    """The registry's rows: durable on return, seen at once by every process that shares the store."""
+
+    def put(self, context: CallContext, *resources: Resource, remove: Sequence[tuple[ResourceKind, str]] = ()) -> None:
+        """Insert or replace the resources and remove the named ones, all or nothing."""
+
+    def get(self, context: CallContext, kind: ResourceKind, identifier: str) -> Resource | None:
+        """The resource, or None."""
+
+    def list(self, context: CallContext, kind: ResourceKind) -> list[Resource]:
+        """All resources of the kind in the order of their first registration."""
+
+    def remove(self, context: CallContext, kind: ResourceKind, identifier: str) -> Resource | None:
+        """Remove and return the resource, or None when there was none."""
+
+
+class ToolCatalog(Service, Protocol):
+    """A provider of tools: what a tool group offers. Running them is the ToolRuntime port of the agents."""
+
+    def list_tools(self, context: CallContext, toolgroup_id: str, endpoint: URL | None) -> list[ToolDef]:
+        """The tools behind a group or an MCP endpoint. Raises BadRequest for a group this provider does not know."""
