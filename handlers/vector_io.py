@@ -1,0 +1,67 @@
+"""Vector IO: chunks into a vector db and the nearest ones out of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pydantic import TypeAdapter
+
+from backends.errors import BadRequest
+from backends.generation import text_of
+from backends.inference import EmbedRequest
+from backends.ports import JsonObject, VectorChunk
+from generated import models as m
+from handlers.call import Call
+
+_CONTENT: TypeAdapter[m.InterleavedContent] = TypeAdapter(m.InterleavedContent)
+DEFAULT_MAX_CHUNKS = 3
+
+
+def insert_chunks(call: Call, body: m.InsertChunksRequest) -> None:
+    """Embed the chunks and store them; they are durable and can be found when this returns."""
+    db = call.backends.vector_dbs.open(call.context, body.vector_db_id, where="/vector_db_id")
+    if body.ttl_seconds is not None and body.ttl_seconds <= 0:
+        raise BadRequest("ttl_seconds must be above 0; leave it out for no expiry", where="/ttl_seconds")
+    expires_at = None if body.ttl_seconds is None else datetime.now(UTC) + timedelta(seconds=body.ttl_seconds)
+    texts = tuple(text_of(chunk.content, where=f"/chunks/{i}/content") for i, chunk in enumerate(body.chunks))
+    if not texts:
+        return
+    vectors = db.embedder.embed(call.context, EmbedRequest(db.model, texts)).vectors()
+    chunks = [
+        VectorChunk(
+            content=_CONTENT.dump_python(chunk.content, mode="json"),
+            metadata=chunk.metadata,
+            document_id=str(chunk.metadata.get("document_id", "")),
+            expires_at=expires_at,
+        )
+        for chunk in body.chunks
+    ]
+    db.index.insert(call.context, db.table, chunks, vectors)
+
+
+def query_chunks(call: Call, body: m.QueryChunksRequest) -> m.QueryChunksResponse:
+    """The chunks nearest to the query, best first; scores are cosine similarities."""
+    db = call.backends.vector_dbs.open(call.context, body.vector_db_id, where="/vector_db_id")
+    max_chunks, threshold = _query_limits(body.params or {})
+    vector = db.embedder.embed(
+        call.context, EmbedRequest(db.model, (text_of(body.query, where="/query"),))
+    ).vectors()[0]
+    found = db.index.query(call.context, db.table, vector, max_chunks=max_chunks, score_threshold=threshold)
+    return m.QueryChunksResponse(
+        chunks=[
+            m.QueryChunk(content=_CONTENT.validate_python(hit.chunk.content), metadata=hit.chunk.metadata)
+            for hit in found
+        ],
+        scores=[hit.score for hit in found],
+    )
+
+
+def _query_limits(params: JsonObject) -> tuple[int, float | None]:
+    """`max_chunks` (default 3) and `score_threshold` (default none) of the free `params` object."""
+    max_chunks = params.get("max_chunks", DEFAULT_MAX_CHUNKS)
+    if isinstance(max_chunks, bool) or not isinstance(max_chunks, int) or max_chunks < 1:
+        raise BadRequest("max_chunks must be an integer of at least 1", where="/params/max_chunks")
+    threshold = params.get("score_threshold")
+    if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
+        raise BadRequest("score_threshold must be a number", where="/params/score_threshold")
+    return max_chunks, threshold
