@@ -1,0 +1,1 @@
+"""From `openapi.yaml` and the overlays to `generated/`. A build tool: the running server never imports it."""
