@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -23,7 +23,7 @@ Object: TypeAlias = dict[str, Any]
 class _Loader(yaml.SafeLoader):
     """YAML as JSON: no timestamps, no yes/no booleans, no duplicate keys."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 - declared by the base class
         first: [
             (tag, regexp)
             for tag, regexp in resolvers
