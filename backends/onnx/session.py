@@ -1,0 +1,141 @@
+"""Opens ONNX Runtime sessions: the provider that was asked for, or a plain refusal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from backends.errors import CorruptModel, Unavailable
+
+if TYPE_CHECKING:  # imported in the functions, after `runtime_distribution` has had its say
+    from onnxruntime import InferenceSession
+
+Device = Literal["auto", "cpu", "cuda"]
+DeviceInUse = Literal["cpu", "cuda"]
+
+CPU_DISTRIBUTION = "onnxruntime"
+GPU_DISTRIBUTION = "onnxruntime-gpu"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+CPU_PROVIDER = "CPUExecutionProvider"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChoice:
+    """Where sessions run and why; `inspect` and the log show it."""
+
+    device: DeviceInUse
+    reason: str
+
+
+def runtime_distribution(installed: Iterable[str] | None = None) -> str:
+    """The one ONNX Runtime distribution that is installed.
+
+    Both wheels own the folder `onnxruntime`: with both installed the last one wins and removing either breaks the other.
+    `installed`: names of the distributions that are there; None asks the environment.
+
+    Raises:
+        Unavailable: none or both are installed; the message is the command that mends it.
+    """
+    found = _installed() if installed is None else frozenset(installed)
+    match CPU_DISTRIBUTION in found, GPU_DISTRIBUTION in found:
+        case True, True:
+            raise Unavailable(
+                "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
+                "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxstack[cpu]' or 'onnxstack[gpu]'",
+                retry_after_s=None,
+            )
+        case False, False:
+            raise Unavailable("ONNX Runtime is missing: pip install 'onnxstack[cpu]'", retry_after_s=None)
+        case True, False:
+            return CPU_DISTRIBUTION
+        case _:
+            return GPU_DISTRIBUTION
+
+
+def choose_device(device: Device, distribution: str, *, float16_kv: bool = True) -> DeviceChoice:
+    """The device for a model; `auto` takes CUDA where it can work.
+
+    float16_kv: whether the graph computes attention in float16 or has none with a cache; GroupQueryAttention has no float32
+    kernel on CUDA and would run on the CPU, piece by piece.
+
+    Raises:
+        Unavailable: `cuda` is demanded and cannot be had.
+    """
+    if device == "cpu":
+        return DeviceChoice("cpu", "asked for by the setting")
+    if distribution != GPU_DISTRIBUTION:
+        reason = "onnxruntime-gpu is not installed (pip install 'onnxstack[gpu]')"
+    elif not float16_kv:
+        reason = "the model was converted for the CPU; convert it with precision fp16 for CUDA"
+    else:
+        return DeviceChoice("cuda", "asked for by the setting" if device == "cuda" else "onnxruntime-gpu is installed")
+    if device == "cuda":
+        raise Unavailable(f"device cuda is not available: {reason}", retry_after_s=None)
+    return DeviceChoice("cpu", reason)
+
+
+def core_count() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_session(
+    model: Path, device: Device, threads: int, *, float16_kv: bool = True
+) -> tuple[InferenceSession, DeviceChoice]:
+    """A session on `model` and the device it really runs on.
+
+    threads: of one run; 0 takes the number of cores. They spin between runs, which decode needs (198 against 146 tok/s).
+
+    Raises:
+        CorruptModel: ONNX Runtime does not take the file. Unavailable: the device cannot be had.
+    """
+    choice = choose_device(device, runtime_distribution(), float16_kv=float16_kv)
+    if choice.device == "cuda":
+        import onnxruntime
+
+        onnxruntime.preload_dlls()
+        session = _session(model, [CUDA_PROVIDER, CPU_PROVIDER], threads)
+        # ONNX Runtime falls back without an error when CUDA's libraries are missing.
+        if session.get_providers()[0] == CUDA_PROVIDER:
+            log.info("session opened", model=str(model), device="cuda", reason=choice.reason)
+            return session, choice
+        reason = "ONNX Runtime could not load its CUDA provider (driver, CUDA 13 and cuDNN 9 are needed)"
+        if device == "cuda":
+            raise Unavailable(f"device cuda is not available: {reason}", retry_after_s=None)
+        choice = DeviceChoice("cpu", reason)
+    session = _session(model, [CPU_PROVIDER], threads)
+    log.info("session opened", model=str(model), device="cpu", reason=choice.reason)
+    return session, choice
+
+
+def _session(model: Path, providers: list[str], threads: int) -> InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or core_count()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise CorruptModel(model.name, str(error).partition("\n")[0]) from error
+
+
+def _installed() -> frozenset[str]:
+    found = set()
+    for name in (CPU_DISTRIBUTION, GPU_DISTRIBUTION):
+        try:
+            metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        found.add(name)
+    return frozenset(found)
