@@ -19,6 +19,7 @@ StackError
 │       └── CorruptModel      a model's files do not hold what they declare; retrying does not help
 ├── DeadlineExceeded          the call's deadline passed before the answer was complete
 ├── StorageFull               the disk or the database has no room, or is read-only
+├── Misconfigured             the settings name what does not exist; the server does not start
 └── Cancelled                 the caller went away; nobody is left to answer
 """
 
@@ -162,6 +163,12 @@ class StorageFull(StackError):
     """The disk or the database has no room, or is read-only."""
 
     code = "storage_full"
+
+
+class Misconfigured(StackError):
+    """The settings contradict themselves or name what does not exist; raised while starting, `where` is the setting."""
+
+    code = "misconfigured"
 
 
 class Cancelled(StackError):

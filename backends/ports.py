@@ -6,7 +6,7 @@ A port method takes the `CallContext` first and raises only classes of `backends
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -24,7 +24,7 @@ from backends.inference import (
     GenerationEvent,
     ModelLimits,
 )
-from generated.models import ToolDef, URL
+from generated.models import URL, ToolDef
 
 JsonObject = dict[str, Any]
 
@@ -50,8 +50,8 @@ class TextGenerator(Service, Protocol):
     def generate(self, context: CallContext, request: GenerateRequest) -> Iterator[GenerationEvent]:
         """Admit the request now, then yield its events: deltas in order and one `Finish` at the end.
 
-        All checks happen before this returns, so that a refusal is a plain error and never half a stream. The work starts
-        on return and goes on while the caller is not iterating. Closing the iterator or cancelling the context ends it
+        All checks happen before this returns, so that a refusal is a plain error and never half a stream. The work
+        starts on return and goes on while the caller is not iterating. Closing the iterator or cancelling the context ends it
         within one decode step.
 
         Raises:
@@ -102,7 +102,7 @@ class ScoredChunk:
 
 
 class VectorIndex(Service, Protocol):
-    """Stores chunks with their vectors and finds the nearest. `table` is the storage name that SQL gave the vector db."""
+    """Stores chunks with their vectors and finds the nearest. `table`: the storage name that SQL gave the vector db."""
 
     def create(self, context: CallContext, table: str, dimension: int) -> None:
         """Make an empty table. Making one that exists with the same dimension changes nothing. Raises Conflict."""
@@ -161,11 +161,33 @@ class Resource:
     storage_name: str = ""
 
 
-class ResourceStore(Service, Protocol):
-    """The registry's rows: durable on return, seen at once by every process that shares the store."""
+ResourceKey = tuple[ResourceKind, str]
+Expectation = Mapping[ResourceKey, Resource | None]
 
-    def put(self, context: CallContext, *resources: Resource, remove: Sequence[tuple[ResourceKind, str]] = ()) -> None:
-        """Insert or replace the resources and remove the named ones, all or nothing."""
+
+class ResourceStore(Service, Protocol):
+    """The registry's rows: durable on return, seen at once by every process that shares the store.
+
+    A caller reads its own rows and the shared ones (owner ""), its own first where both have the id; it writes and
+    removes only its own. Data in other stores is named by at most one row; names that no row has are remembered until
+    that data is gone, so that a kill between two stores leaves nothing behind for ever.
+    """
+
+    def put(
+        self,
+        context: CallContext,
+        *resources: Resource,
+        remove: Sequence[ResourceKey] = (),
+        expect: Expectation | None = None,
+    ) -> None:
+        """Insert or replace the resources and remove the named ones, all or nothing.
+
+        A replaced resource keeps its place in `list`. `expect`: what `get` must still answer for these keys.
+
+        Raises:
+            Conflict: an expectation does not hold, or a new `storage_name` is not reserved; nothing has changed.
+            Unavailable, StorageFull.
+        """
 
     def get(self, context: CallContext, kind: ResourceKind, identifier: str) -> Resource | None:
         """The resource, or None."""
@@ -173,8 +195,14 @@ class ResourceStore(Service, Protocol):
     def list(self, context: CallContext, kind: ResourceKind) -> list[Resource]:
         """All resources of the kind in the order of their first registration."""
 
-    def remove(self, context: CallContext, kind: ResourceKind, identifier: str) -> Resource | None:
-        """Remove and return the resource, or None when there was none."""
+    def reserve(self, context: CallContext, storage_name: str) -> None:
+        """Announce data that is about to be made, before making it; a `put` within the hour gives it to a resource."""
+
+    def unclaimed(self) -> Sequence[str]:
+        """Storage names whose data may be deleted: no row has them any more, or they were reserved an hour ago in vain."""
+
+    def forget(self, storage_name: str) -> None:
+        """The data of an unclaimed storage name has been deleted."""
 
 
 class ToolCatalog(Service, Protocol):

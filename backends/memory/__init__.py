@@ -1,0 +1,1 @@
+"""Deterministic in-memory forms of the ports, for tests and for trying things out."""

@@ -1,0 +1,9 @@
+"""The state layer: rows in SQLite or PostgreSQL through SQLAlchemy Core, schema versions through alembic."""
+
+from __future__ import annotations
+
+from backends.store.engine import Database
+from backends.store.migrate import SchemaState, check, open_database, upgrade
+from backends.store.resources import SqlResourceStore
+
+__all__ = ["Database", "SchemaState", "SqlResourceStore", "check", "open_database", "upgrade"]
