@@ -49,7 +49,7 @@ def query_chunks(call: Call, body: m.QueryChunksRequest) -> m.QueryChunksRespons
     found = db.index.query(call.context, db.table, vector, max_chunks=max_chunks, score_threshold=threshold)
     return m.QueryChunksResponse(
         chunks=[
-            m.QueryChunk(content=_CONTENT.validate_python(hit.chunk.content), metadata=hit.chunk.metadata)
+            m.Chunk(content=_CONTENT.validate_python(hit.chunk.content), metadata=hit.chunk.metadata)
             for hit in found
         ],
         scores=[hit.score for hit in found],
