@@ -1,0 +1,1 @@
+"""Models on ONNX Runtime: conversion, tokenisation, the decode engine and the encoders."""

@@ -1,0 +1,167 @@
+"""Model files to ONNX graphs for the engine, with numpy and onnx only.
+
+`convert_llama` takes a GGUF file or a Hugging Face folder of the Llama architecture, `convert_encoder` a folder of a
+BERT-like sentence encoder. Both treat their source as untrusted input and write a directory that appears whole or not at
+all; `backends/onnx/config.py` describes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from backends.errors import CorruptModel
+from backends.onnx.config import (
+    CHAT_TEMPLATE_FILE,
+    DATA_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    DecoderConfig,
+    EncoderConfig,
+    Precision,
+    write_model_config,
+)
+from backends.onnx.convert import chat_files
+from backends.onnx.convert.encoder import EncoderSource
+from backends.onnx.convert.encoder_graph import EncoderGraph
+from backends.onnx.convert.folder import ModelFolder
+from backends.onnx.convert.gguf_file import GgufFile
+from backends.onnx.convert.graph import GraphBuilder
+from backends.onnx.convert.llama import LlamaSource
+from backends.onnx.convert.llama_gguf import GgufLlama
+from backends.onnx.convert.llama_graph import LlamaGraph
+from backends.onnx.convert.llama_huggingface import HuggingFaceLlama
+from backends.onnx.convert.publish import published
+
+__all__ = ["Progress", "convert_encoder", "convert_llama"]
+
+Progress = Callable[[str, float], None]
+"""Called with the stage ("weights", "files", "done") and the share of the whole that is done, 0 to 1."""
+
+
+def convert_llama(
+    source: Path, target: Path, *, precision: Precision = "int8", progress: Progress | None = None
+) -> None:
+    """Write the model in `source`, a .gguf file or a Hugging Face folder, as the model directory `target`.
+
+    An existing `target` is replaced.
+
+    precision: "int8" and "int4" are weight-only, in blocks of 32, with float32 activations and KV cache (embedding and
+    head are int8 in both); "fp32" is everything in float32. "fp16" is the whole graph and its KV cache in float16, meant
+    for CUDA, whose attention takes no float32; the CPU provider runs it too, slowly.
+
+    Inputs of the graph:
+        input_ids int64 [batch, seq]: the tokens to run.
+        seqlens_k int32 [batch]: for each sequence the tokens in its cache after this run, minus one.
+        total_len int32 []: the largest of `seqlens_k`, plus one.
+        logit_rows int64 [rows]: which of the batch * seq rows get logits, in order; row b * seq + s is token s of sequence b.
+        past.{i}.k, past.{i}.v kv_dtype [batch, kv_heads, max_len, head_dim]: the KV cache of layer i.
+    Outputs:
+        logits float32 [rows, vocab].
+        present.{i}.k, present.{i}.v: as `past`; bind them to the same memory, the run then writes only the new tokens.
+    With a filled cache (seqlens_k >= seq) and seq > 1, batch must be 1: the attention kernel demands it.
+
+    Raises:
+        Unsupported: the architecture, tokenizer or a feature of it is not one that this converter knows; it is named.
+        CorruptModel: the files contradict themselves or each other.
+    """
+    report = progress or _silent
+    files: chat_files.ChatFiles
+    llama: LlamaSource
+    if source.is_dir():
+        folder = ModelFolder(source)
+        llama, files = HuggingFaceLlama(folder), chat_files.from_folder(folder)
+    elif source.is_file():
+        gguf = GgufFile(source)
+        llama, files = GgufLlama(gguf), chat_files.from_gguf(gguf)
+    else:
+        raise CorruptModel(source.name, "is missing")
+    shape = llama.shape
+    if files.tokenizer.get_vocab_size() > shape.vocab:
+        reason = f"has {files.tokenizer.get_vocab_size()} tokens, the embedding only {shape.vocab} rows"
+        raise CorruptModel(source.name, f"its tokenizer {reason}")
+    half = precision == "fp16"
+    with published(target) as directory:
+        with GraphBuilder(directory / MODEL_FILE, directory / DATA_FILE) as builder:
+            LlamaGraph(builder, llama, precision).build(lambda share: report("weights", 0.95 * share))
+            builder.save("llama")
+        report("files", 0.95)
+        files.tokenizer.save(str(directory / TOKENIZER_FILE))
+        if files.template is not None:
+            (directory / CHAT_TEMPLATE_FILE).write_text(files.template, encoding="utf-8")
+        config = DecoderConfig(
+            architecture="llama",
+            layers=shape.layers,
+            kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            hidden=shape.hidden,
+            vocab=shape.vocab,
+            context_length=shape.context_length,
+            precision=precision,
+            kv_dtype="float16" if half else "float32",
+            kv_bytes_per_token=2
+            * shape.layers
+            * shape.kv_heads
+            * shape.head_dim
+            * np.dtype("f2" if half else "f4").itemsize,
+            eos_token_ids=files.eos_token_ids,
+            bos_token_id=files.bos_token_id,
+            add_bos=files.add_bos,
+            pad_token_id=files.pad_token_id,
+            sampling=files.sampling,
+        )
+        write_model_config(directory, config)
+    report("done", 1.0)
+
+
+def convert_encoder(
+    source: Path, target: Path, *, precision: Literal["int8", "fp32"] = "int8", progress: Progress | None = None
+) -> None:
+    """Write the sentence encoder in the Hugging Face folder `source` as the model directory `target`.
+
+    An existing `target` is replaced. precision: "int8" quantises the matrices of the layers (cosine to fp32 above 0.999),
+    the embedding tables stay float32.
+
+    Inputs of the graph:
+        input_ids int32 [batch, seq]: with the tokens that the tokenizer adds around a text.
+        attention_mask int32 [batch, seq]: 1 for a token, 0 for padding on the right.
+    Output:
+        embedding float32 [batch, embedding_dimension]: pooled, of length 1.
+
+    Raises:
+        Unsupported: the architecture, pooling or a feature is not one that this converter knows; it is named.
+        CorruptModel: the files contradict themselves or each other.
+    """
+    report = progress or _silent
+    folder = ModelFolder(source)
+    encoder = EncoderSource(folder)
+    tokenizer = chat_files.folder_tokenizer(folder)
+    shape = encoder.shape
+    if tokenizer.get_vocab_size() > shape.vocab:
+        raise CorruptModel(TOKENIZER_FILE, f"has more tokens than the embedding has rows ({shape.vocab})")
+    with published(target) as directory:
+        with GraphBuilder(directory / MODEL_FILE, directory / DATA_FILE) as builder:
+            EncoderGraph(builder, encoder, precision).build(lambda share: report("weights", 0.95 * share))
+            builder.save("encoder")
+        report("files", 0.95)
+        tokenizer.save(str(directory / TOKENIZER_FILE))
+        config = EncoderConfig(
+            architecture="bert",
+            layers=shape.layers,
+            hidden=shape.hidden,
+            vocab=shape.vocab,
+            precision=precision,
+            embedding_dimension=shape.hidden,
+            max_tokens=shape.max_tokens,
+            pooling=shape.pooling,
+            pad_token_id=shape.pad_token_id,
+        )
+        write_model_config(directory, config)
+    report("done", 1.0)
+
+
+def _silent(stage: str, share: float) -> None:
+    """Progress that nobody asked for."""

@@ -1,0 +1,65 @@
+"""Rotary position embedding tables, with the scaling rules that long-context Llama models use.
+
+Rotary embedding: Su et al., arXiv:2104.09864. Linear scaling: Chen et al., arXiv:2306.15595. The "llama3" rule: Llama 3.1,
+https://github.com/meta-llama/llama-models/blob/main/models/llama3/model.py (`apply_scaling`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.onnx.convert.quantise import Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Llama3Scaling:
+    """Slow waves are slowed by `factor`, fast ones kept, those between blended.
+
+    original_context: tokens of the first training stage. low/high_frequency_factor: `original_context` divided by the
+    wavelength, in tokens, below which a wave counts as slow and above which as fast.
+    """
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """base: theta of the paper. linear: positions are divided by it. divisors: one per wave, divides its frequency
+    (GGUF stores the llama3 rule this way, float32 [head_dim / 2])."""
+
+    base: float
+    linear: float = 1.0
+    llama3: Llama3Scaling | None = None
+    divisors: Float32 | None = None
+
+    def frequencies(self, head_dim: int) -> NDArray[np.float64]:
+        """Radians per token of each wave, float64 [head_dim / 2]."""
+        plain = self.base ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+        if self.llama3 is not None:
+            plain = _llama3(plain, self.llama3)
+        if self.divisors is not None:
+            plain = plain / self.divisors
+        return np.asarray(plain / self.linear, np.float64)
+
+    def tables(self, head_dim: int, positions: int) -> tuple[Float32, Float32]:
+        """cos and sin of every angle, float32 [positions, head_dim / 2]."""
+        frequencies = self.frequencies(head_dim)
+        cos, sin = (np.empty((positions, head_dim // 2), np.float32) for _ in range(2))
+        for start in range(0, positions, 65536):  # float64 angles of a million positions would take half a gigabyte
+            angles = np.arange(start, min(start + 65536, positions))[:, None] * frequencies
+            cos[start : start + 65536], sin[start : start + 65536] = np.cos(angles), np.sin(angles)
+        return cos, sin
+
+
+def _llama3(frequencies: NDArray[np.float64], rule: Llama3Scaling) -> NDArray[np.float64]:
+    waves = rule.original_context * frequencies / (2 * math.pi)
+    span = rule.high_frequency_factor - rule.low_frequency_factor
+    keep = np.clip((waves - rule.low_frequency_factor) / span, 0.0, 1.0)
+    return np.asarray(frequencies * (keep + (1 - keep) / rule.factor), np.float64)
