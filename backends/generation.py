@@ -60,7 +60,9 @@ def sampling_of(params: SamplingParams | None) -> Sampling:
         return Sampling()
     max_tokens = params.max_tokens or 0
     if max_tokens < 0:
-        raise BadRequest("max_tokens must be 0 (up to the end of the context) or more", where="/sampling_params/max_tokens")
+        raise BadRequest(
+            "max_tokens must be 0 (up to the end of the context) or more", where="/sampling_params/max_tokens"
+        )
     penalty = params.repetition_penalty if "repetition_penalty" in params.model_fields_set else None
     if penalty is not None and penalty <= 0:
         raise BadRequest("repetition_penalty must be above 0", where="/sampling_params/repetition_penalty")

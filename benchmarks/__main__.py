@@ -21,7 +21,7 @@ from benchmarks.loads import Ask, Load, Outcome, run
 from benchmarks.peers import llama_server, llama_variants
 from benchmarks.report import Row, show
 from benchmarks.sides import EMBEDDER, LLM, EngineProcess, stack_server
-from benchmarks.weights import original_folder, peer_gguf
+from benchmarks.weights import original, peer_gguf
 
 SECTIONS = ("generation", "embeddings", "vectors", "start")
 
@@ -47,7 +47,7 @@ def main() -> None:
     if "generation" in chosen:
         rows += generation(models, options.cache, options.threads, options.repeat)
     if "embeddings" in chosen:
-        weights = original_folder(EMBEDDER, options.cache)
+        weights = original(EMBEDDER, options.cache)
         rows += embeddings.measure(models, weights, threads=options.threads, repeat=options.repeat)
     if "vectors" in chosen:
         rows += vectors.measure(repeat=options.repeat)
@@ -130,7 +130,9 @@ def _generation_rows(
         if load.name in ("sixteen_short", "burst_mixed"):
             bare = [speed(o) for o in engine]
             rows.append(
-                Row(f"{load.name}, HTTP beside engine", "tokens/s", [speed(o) for o in http], "engine", bare, ">= 0.85x")
+                Row(
+                    f"{load.name}, HTTP beside engine", "tokens/s", [speed(o) for o in http], "engine", bare, ">= 0.85x"
+                )
             )
     return rows
 

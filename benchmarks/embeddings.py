@@ -41,9 +41,7 @@ def measure(models: Path, weights: Path | None, *, threads: int, repeat: int) ->
     if weights is not None and importlib.util.find_spec("sentence_transformers"):
         best: list[float] = []
         for batch in (1, 8, 32):
-            seconds = _seconds(
-                [sys.executable, "-c", PEER, str(weights), str(threads), str(batch), str(repeat)], texts
-            )
+            seconds = _seconds([sys.executable, "-c", PEER, str(weights), str(threads), str(batch), str(repeat)], texts)
             if not best or min(seconds) < min(best):
                 best, row.peer_name = seconds, f"sentence-transformers, batch {batch}"
         row.peer = [len(texts) / s for s in best]

@@ -74,7 +74,9 @@ def launch(data: Path, *, profile: Path | None = None, **environment: str) -> Ru
 
 
 @contextlib.contextmanager
-def running(data: Path, *, profile: Path | None = None, environment: Mapping[str, str] | None = None) -> Iterator[RunningServer]:
+def running(
+    data: Path, *, profile: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[RunningServer]:
     """A server for the length of a block; it must end with code 0."""
     server = launch(data, profile=profile, **(environment or {}))
     try:

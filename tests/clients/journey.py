@@ -68,9 +68,7 @@ def chat_stream_is_in_order_and_equals_the_whole_answer(client: LlamaStackClient
 
 
 def chat_logprobs_come_for_every_token(client: LlamaStackClient) -> None:
-    answer = client.inference.chat_completion(
-        model_id=LLM, messages=ASK, sampling_params=GREEDY, logprobs={"top_k": 3}
-    )
+    answer = client.inference.chat_completion(model_id=LLM, messages=ASK, sampling_params=GREEDY, logprobs={"top_k": 3})
     assert answer.logprobs is not None and len(answer.logprobs) == 12
     for token in answer.logprobs:
         assert 1 <= len(token.logprobs_by_token) <= 3
