@@ -88,9 +88,11 @@ def check_lock(root: Path, generation: Generation) -> None:
         return
     lines = ["The contract is not the one recorded in codegen/lock.json."]
     before, after = old["counts"], generation.lock["counts"]
-    for name in sorted(set(before) | set(after)):
-        if before.get(name) != after.get(name):
-            lines.append(f"  {name}: {before.get(name, 0)} -> {after.get(name, 0)}")
+    lines += [
+        f"  {name}: {before.get(name, 0)} -> {after.get(name, 0)}"
+        for name in sorted(set(before) | set(after))
+        if before.get(name) != after.get(name)
+    ]
     published = root / FOLDER / "openapi.json"
     if published.exists():
         changes = diff.compare(documents.read(published), generation.contract.public)
@@ -130,16 +132,8 @@ def drift(root: Path, generation: Generation) -> Iterator[str]:
         path = folder / name
         present = path.read_text(encoding="utf-8") if path.exists() else ""
         if present != text:
-            yield from difflib.unified_diff(
-                present.splitlines(),
-                text.splitlines(),
-                f"{FOLDER}/{name} (is)",
-                f"{FOLDER}/{name} (should be)",
-                "",
-                "",
-                2,
-                "",
-            )
+            names = f"{FOLDER}/{name} (is)", f"{FOLDER}/{name} (should be)"
+            yield from difflib.unified_diff(present.splitlines(), text.splitlines(), *names, n=2, lineterm="")
     for path in _strangers(folder, generation):
         yield f"{FOLDER}/{path.name}: nothing generates this file"
 

@@ -1,7 +1,9 @@
-"""Do the handlers fit the contract? By reading their source: nothing is imported, so a broken server can be judged too.
+"""Do the handlers fit the contract? By reading their source: nothing is imported, so a broken server is judged too.
 
-mypy is the authority on types (`module: api.Inference[Call] = handlers.inference`). This report is for the moment after a
-change of the contract: it names the function, the argument and the operation, and it needs no working imports.
+mypy is the authority on types (`module: api.Inference[Call] = handlers.inference`). This report is for the moment after
+a change of the contract: it names the function, the argument and the operation, and it needs no working imports.
+
+A public function that takes `call` first is a handler; other functions are the module's own business.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def compare(operations: list[Operation], folder: Path) -> list[Misfit]:
                 node = present[function]
                 misfits += [Misfit(CHANGED, handler, path.name, node.lineno, text) for text in misfit(operation, node)]
         for function, node in present.items():
-            if function not in mine:
+            if function not in mine and _takes_call(node):
                 message = "no operation of this name in the contract; delete it, or start its name with _"
                 misfits.append(Misfit(EXTRA, f"{name}.{function}", path.name, node.lineno, message))
     return misfits + _orphans(operations, folder)
@@ -64,14 +66,18 @@ def _orphans(operations: list[Operation], folder: Path) -> list[Misfit]:
         if path.stem in modules or path.stem.startswith("_"):
             continue
         for name, node in handlers.read(path).functions.items():
-            first = next(iter(node.args.posonlyargs + node.args.args), None)
-            if first is not None and first.arg == "call" and _alternatives(first.annotation) == {"Call"}:
+            if _takes_call(node):
                 misfits.append(
                     Misfit(
                         EXTRA, f"{path.stem}.{name}", path.name, node.lineno, "no tag of the contract is this module"
                     )
                 )
     return misfits
+
+
+def _takes_call(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    first = next(iter(node.args.posonlyargs + node.args.args), None)
+    return first is not None and first.arg == "call" and _alternatives(first.annotation) == {"Call"}
 
 
 def misfit(operation: Operation, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:

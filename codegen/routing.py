@@ -1,8 +1,8 @@
 """`generated/routing.json`: the small OpenAPI 3.0.3 document that Connexion routes by.
 
-Connexion reads 3.0 only and validates bodies by Draft 4, which is wrong for this contract. So it gets paths, operationIds
-and parameters, and bodies that are open and only name the model (`x-model`) that our own body gate checks them with.
-Only success media types: Connexion would merge the error types into the choice of the response type.
+Connexion reads 3.0 only and validates bodies by Draft 4, which is wrong for this contract. So it gets paths,
+operationIds and parameters, and bodies that are open and only name the model (`x-model`) that our own body gate checks
+them with. Only success media types: Connexion would merge the error types into the choice of the response type.
 """
 
 from __future__ import annotations
