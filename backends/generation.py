@@ -60,9 +60,7 @@ def sampling_of(params: SamplingParams | None) -> Sampling:
         return Sampling()
     max_tokens = params.max_tokens or 0
     if max_tokens < 0:
-        raise BadRequest(
-            "max_tokens must be 0 (up to the end of the context) or more", where="/sampling_params/max_tokens"
-        )
+        raise BadRequest("max_tokens must be 0 (all that fits) or more", where="/sampling_params/max_tokens")
     penalty = params.repetition_penalty if "repetition_penalty" in params.model_fields_set else None
     if penalty is not None and penalty <= 0:
         raise BadRequest("repetition_penalty must be above 0", where="/sampling_params/repetition_penalty")
@@ -132,11 +130,11 @@ def collect_all(
 ) -> Iterator[Answer]:
     """The answers to many requests in their order, with at most `in_flight` of them admitted at once.
 
-    When the engine's queue is full the earliest of ours is awaited before the next is tried, so that a batch gives way to
-    others and never fails halfway for load. `where` is the JSON pointer of the list, for the error of one item.
+    When the engine's queue is full the earliest of ours is awaited before the next is tried, so that a batch gives
+    way to others and never fails halfway for load. `where` is the JSON pointer of the list, for the error of one item.
 
     Raises:
-        Overloaded: the queue is full of others' requests. StackError: of the first item that is refused, with its place.
+        Overloaded: the queue is full of others' requests. StackError: of the first refused item, with its place.
     """
     running: deque[Iterator[GenerationEvent]] = deque()
     for position, request in enumerate(requests):

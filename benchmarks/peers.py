@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,10 +43,9 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], timeout_s: float =
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the server behind {url} ended with code {process.returncode}")
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            with urllib.request.urlopen(url, timeout=1) as answer:
-                if answer.status == 200:
-                    return
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
+            if answer.status == 200:
+                return
         time.sleep(0.02)
     raise RuntimeError(f"{url} did not answer within {timeout_s:.0f} s")
 

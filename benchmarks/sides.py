@@ -54,7 +54,7 @@ def engine_client(generator: OnnxTextGenerator) -> Ask:
 
 
 class EngineProcess:
-    """The bare engine in a process of its own, so that it shares no interpreter with the load generator of another side.
+    """The bare engine in a process of its own, sharing no interpreter with another side.
 
     Speaks JSON lines: a load's name in, the outcome out.
     """

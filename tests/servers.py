@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -65,9 +64,8 @@ def launch(data: Path, *, profile: Path | None = None, **environment: str) -> Ru
     server = RunningServer(f"http://127.0.0.1:{port}", process, data, log)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            with urllib.request.urlopen(f"{server.url}/livez", timeout=1):
-                return server
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/livez", timeout=1):
+            return server
         time.sleep(0.05)
     process.kill()
     pytest.fail(f"the server did not start:\n{log.read_text()[-4000:]}")

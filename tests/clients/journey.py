@@ -89,8 +89,8 @@ def embeddings_are_unit_vectors_in_order(client: LlamaStackClient) -> None:
     vectors = client.inference.embeddings(model_id=EMBEDDER, contents=contents).embeddings
     assert [len(vector) for vector in vectors] == [384, 384, 384]
     assert all(abs(sum(x * x for x in vector) - 1) < 1e-3 for vector in vectors)
-    same = sum(a * b for a, b in zip(vectors[0], vectors[2]))
-    other = sum(a * b for a, b in zip(vectors[0], vectors[1]))
+    same = sum(a * b for a, b in zip(vectors[0], vectors[2], strict=True))
+    other = sum(a * b for a, b in zip(vectors[0], vectors[1], strict=True))
     assert same > 0.999 > other
 
 

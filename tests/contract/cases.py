@@ -1,7 +1,7 @@
 """A fixed set of requests, at least one per operation, in an order in which each finds what it needs.
 
-Run against the real profile, where lengths are capped so that the whole set takes seconds. `tests/contract/test_operations.py`
-turns what came back into the table of operations in README.md.
+Run against the real profile, where lengths are capped so that the whole set takes seconds.
+`tests/contract/test_operations.py` turns what came back into the table of operations in README.md.
 """
 
 from __future__ import annotations
