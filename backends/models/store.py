@@ -38,6 +38,7 @@ from backends.models.sources import DEFAULT_PRECISION, Source, resolve
 from backends.onnx.config import DecoderConfig, read_model_config
 
 CONVERTER = "onnxstack 1"
+"""Written into each manifest. Raise the number when converted files change: a pull then converts again."""
 _MAX_ESCAPED = 200  # bytes; a file name holds 255, and staging adds 33
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
@@ -132,8 +133,8 @@ class ModelStore:
 
         reference: a name of the catalogue, the path of a GGUF file, of a Hugging Face folder or of a converted folder.
         name: what to call it; the reference's own name if None. precision: None takes what is there, else int8; another
-        precision than the stored one replaces the stored one. Two processes that pull the same model do the work once.
-        A pull that dies leaves nothing behind that a later one would not clean up.
+        precision than the stored one, or a changed converter, replaces the stored one. Two processes that pull the same
+        model do the work once. A pull that dies leaves nothing behind that a later one would not clean up.
 
         Raises:
             BadRequest: no such reference, or a name that cannot be used. Conflict: the name is taken by a model from
@@ -314,7 +315,8 @@ def _is_same(stored: StoredModel, source: Source, precision: Precision | None) -
             f"model {stored.name!r} is already stored, from {ours.kind} {ours.name} {ours.version}".rstrip()
             + "; remove it first or give the new one another name"
         )
-    return precision in (None, stored.manifest.precision)
+    current = source.fixed_precision is not None or stored.manifest.metadata.converter == CONVERTER
+    return current and precision in (None, stored.manifest.precision)
 
 
 def _check_size(directory: Path, file: str, expected: int) -> None:
