@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from backends.config import BackendSettings, Section
+from server.processes import RESERVED
 from server.settings_file import InitialValues, InvalidSettings, SettingsFile, explain, unknown_variables
 
 PREFIX = "ONNXSTACK_"
@@ -224,7 +225,7 @@ def load_settings(
     """
     chosen = config or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
     file = SettingsFile.read(chosen, environ) if chosen else SettingsFile.empty()
-    unknown = unknown_variables(environ, Settings, PREFIX, DELIMITER, allowed={CONFIG_VARIABLE})
+    unknown = unknown_variables(environ, Settings, PREFIX, DELIMITER, allowed={CONFIG_VARIABLE, *RESERVED})
     try:
         with InitialValues.of(file.values):
             settings = Settings(**dict(overrides or {}))

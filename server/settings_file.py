@@ -171,7 +171,7 @@ def unknown_variables(
         first = name[len(prefix) :].split(delimiter)[0].lower()
         if first in model.model_fields or SERVICE_LINK.match(name[len(prefix) :].upper()):
             continue
-        known = [prefix + each.upper() for each in model.model_fields] + sorted(allowed)
+        known = [prefix + each.upper() for each in model.model_fields]
         problems.append(f"{name}: {_unknown(prefix + first.upper(), known)}")
     return problems
 

@@ -1,0 +1,137 @@
+"""`onnxstack models`: the models on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from server.cli_options import ConfigOption, DataOption, console, errors, settings_of
+
+if TYPE_CHECKING:
+    from backends.models.progress import Progress as Report
+    from backends.models.progress import Stage
+    from backends.models.store import ModelStore
+
+app = typer.Typer(no_args_is_help=True, help="Models: list, pull, show, remove.")
+
+_STAGES = {
+    "wait": "waiting for another pull",
+    "fetch": "fetching",
+    "check": "checking",
+    "unpack": "unpacking",
+    "convert": "converting",
+    "store": "storing",
+}
+
+
+def _store(config: ConfigOption, data_dir: DataOption) -> ModelStore:
+    from backends.models.store import ModelStore
+
+    return ModelStore(settings_of(config, data_dir=data_dir).models)
+
+
+@app.command("list")
+def list_models(config: ConfigOption = None, data_dir: DataOption = None) -> None:
+    """List the models that are here, and those of the catalogue that could be pulled."""
+    from backends.models.catalog import CATALOG
+
+    store = _store(config, data_dir)
+    stored = store.list()
+    table = Table("name", "kind", "precision", "size", "licence", "state", box=None, pad_edge=False)
+    for model in stored:
+        manifest = model.manifest
+        table.add_row(model.name, manifest.kind, manifest.precision, _size(manifest.size), manifest.licence, "here")
+    for known in CATALOG.values():
+        if known.name not in {model.name for model in stored}:
+            table.add_row(known.name, known.kind, "", "", known.licence, "not pulled")
+    if console.is_terminal:
+        console.print(table)
+    else:  # plain, tab-separated columns for other programs
+        for row in zip(*(column.cells for column in table.columns), strict=True):
+            typer.echo("\t".join(str(cell) for cell in row))
+
+
+@app.command()
+def pull(
+    reference: Annotated[
+        str, typer.Argument(help="A name of the catalogue, a GGUF file, a Hugging Face folder or a converted folder.")
+    ],
+    name: Annotated[str | None, typer.Option(help="What to call it.", show_default=False)] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="int8 (default), int4, fp16 or fp32.", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+) -> None:
+    """Fetch, check and convert a model. Doing it again changes nothing."""
+    from backends.errors import BadRequest
+    from backends.models.manifest import Precision
+
+    if precision is not None and precision not in get_args(Precision):
+        raise BadRequest(f"precision {precision!r} is not known; use one of {', '.join(get_args(Precision))}")
+    store = _store(config, data_dir)
+    with shown_progress(name or reference) as report:
+        model = store.pull(reference, name=name, precision=precision, progress=report)  # type: ignore[arg-type]
+    manifest = model.manifest
+    console.print(f"{model.name}: {manifest.precision}, {_size(manifest.size)}, licence {manifest.licence}, ready")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name of a model that is here.")],
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+) -> None:
+    """Print the manifest of a model: source, licence, files with sha256, limits."""
+    typer.echo(_store(config, data_dir).get(name).manifest.to_json(), nl=False)
+
+
+@app.command("rm")
+def remove(
+    name: Annotated[str, typer.Argument(help="Name of a model that is here.")],
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+) -> None:
+    """Delete a model's files. Servers that have it open keep their copy until they stop."""
+    _store(config, data_dir).remove(name)
+    console.print(f"{name}: removed")
+
+
+@contextmanager
+def shown_progress(model: str) -> Iterator[Report]:
+    """A listener that draws a bar on a terminal and writes one line per stage elsewhere."""
+    if not errors.is_terminal:
+        last: Stage | None = None
+
+        def tell(stage: Stage, done: int, total: int) -> None:
+            nonlocal last
+            if stage != last:
+                last = stage
+                size = f" ({_size(total)})" if stage in ("fetch", "unpack") and total else ""
+                errors.print(f"{model}: {_STAGES[stage]}{size}")
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    with Progress(*columns, console=errors) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(stage: Stage, done: int, total: int) -> None:
+            if stage not in tasks:
+                for task in tasks.values():
+                    bars.update(task, total=1, completed=1)
+                tasks[stage] = bars.add_task(f"{model}: {_STAGES[stage]}", total=total or None)
+            bars.update(tasks[stage], completed=done, total=total or None)
+
+        yield draw
+        for task in tasks.values():
+            bars.update(task, total=1, completed=1)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.0f} MB" if count >= 1_000_000 else f"{count / 1e3:.0f} kB"

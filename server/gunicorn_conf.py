@@ -1,0 +1,66 @@
+"""Configuration of gunicorn: `gunicorn -c python:server.gunicorn_conf 'server.main:app()'`.
+
+Everything comes from our settings; options on gunicorn's own command line win. The application is never preloaded: the
+inference engine and LanceDB keep threads, which do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from server.logs import JoinedLogger, configure_logs
+from server.metrics_files import MetricsDirectory
+from server.processes import end_with_parent
+from server.settings import InvalidSettings, load_settings
+
+try:
+    _settings = load_settings(environ=os.environ)
+    _settings.check_exposure()
+except InvalidSettings as error:
+    sys.exit("\n".join(f"error: {problem}" for problem in error.problems))
+configure_logs(_settings.log)
+
+wsgi_app = "server.main:app()"
+bind = [f"{_settings.server.host}:{_settings.server.port}"]
+workers = _settings.server.workers
+worker_class = "server.worker.StackWorker"
+backlog = _settings.server.backlog
+keepalive = _settings.server.keepalive_s
+timeout = _settings.server.worker_timeout_s
+graceful_timeout = _settings.server.graceful_timeout_s
+forwarded_allow_ips = ",".join(_settings.server.proxies)
+preload_app = False
+control_socket_disable = True
+logger_class = JoinedLogger
+accesslog = None
+proc_name = "onnxstack"
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a heartbeat file must not wait for a disk
+
+
+_metrics: MetricsDirectory | None = None
+
+
+def on_starting(server: Any) -> None:
+    """Before the first worker: everything that only one process may do."""
+    global _metrics
+    from server.prepare import prepare_state
+
+    end_with_parent()
+    prepare_state(_settings)
+    _metrics = MetricsDirectory(_settings.backends.home / "run")
+    _metrics.announce()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """A worker has ended: its gauges no longer count."""
+    if _metrics is not None:
+        _metrics.forget(worker.pid)
+
+
+def on_exit(server: Any) -> None:
+    """The master ends."""
+    if _metrics is not None:
+        _metrics.remove()

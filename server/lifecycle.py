@@ -1,0 +1,126 @@
+"""Serving, draining, ending: the outermost ASGI layer of a worker, which knows every request that runs.
+
+While draining, readiness says 503 and new work is refused with 503; what runs goes on. `end_running` answers what is left:
+a request whose answer has not begun gets a 503, a stream gets a last error event, and the application sees a disconnect,
+which cancels the work behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LIVENESS = "/livez"
+READINESS = "/readyz"
+_STOPPING = "the server is stopping; send the request again"
+_RETRY_AFTER_S = 2
+
+
+class Lifecycle:
+    """Wraps an application; used from its event loop only."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._running: set[_Running] = set()
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == LIVENESS:
+            await self._app(scope, receive, send)
+            return
+        if self.draining:
+            await _refuse(send)
+            return
+        request = _Running(receive, send)
+        self._running.add(request)
+        try:
+            await self._app(scope, request.receive, request.send)
+        finally:
+            self._running.discard(request)
+
+    def start_drain(self) -> None:
+        """Refuse new work from now on."""
+        self.draining = True
+
+    def running(self) -> int:
+        """Number of requests being answered."""
+        return len(self._running)
+
+    async def end_running(self) -> None:
+        """Answer everything that still runs and tell the application that the callers have gone."""
+        await asyncio.gather(*(request.end() for request in list(self._running)), return_exceptions=True)
+
+
+class _Running:
+    """One request: lets messages through until it is ended."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._media = ""
+        self._state = "waiting"  # -> answering -> answered
+        self._ended = asyncio.Event()
+
+    async def receive(self) -> Message:
+        if self._ended.is_set():
+            return {"type": "http.disconnect"}
+        message = asyncio.ensure_future(self._receive())
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait({message, ended}, return_when=asyncio.FIRST_COMPLETED)
+            return message.result() if message.done() else {"type": "http.disconnect"}
+        finally:
+            ended.cancel()
+            if not message.done():
+                message.cancel()
+
+    async def send(self, message: Message) -> None:
+        if self._ended.is_set():
+            return
+        if message["type"] == "http.response.start":
+            self._state = "answering"
+            headers = {bytes(name).lower(): bytes(value) for name, value in message.get("headers", ())}
+            self._media = headers.get(b"content-type", b"").partition(b";")[0].decode("latin-1")
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._state = "answered"
+        await self._send(message)
+
+    async def end(self) -> None:
+        if self._ended.is_set() or self._state == "answered":
+            return
+        self._ended.set()
+        if self._state == "waiting":
+            await _refuse(self._send)
+        elif self._media in ("text/event-stream", "application/jsonl"):
+            line = json.dumps({"error": {"message": _STOPPING, "code": "unavailable", "type": "server_error"}})
+            frame = f"data: {line}\n\n" if self._media == "text/event-stream" else f"{line}\n"
+            await self._send({"type": "http.response.body", "body": frame.encode(), "more_body": False})
+        # Any other answer that has begun is left to be cut: its length is already promised.
+
+
+async def _refuse(send: Send) -> None:
+    body = json.dumps(
+        {
+            "type": "about:blank",
+            "title": "Service Unavailable",
+            "status": 503,
+            "detail": _STOPPING,
+            "error": {"message": _STOPPING, "code": "unavailable", "type": "server_error"},
+        }
+    ).encode()
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", str(_RETRY_AFTER_S).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

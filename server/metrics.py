@@ -1,0 +1,124 @@
+"""Prometheus metrics, summed over all worker processes.
+
+Labels take their values from fixed sets: operation ids of the contract, HTTP methods, statuses. Imported only after
+`MetricsDirectory.announce`, because prometheus_client chooses its storage when it is imported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from backends.context import CallContext
+from backends.inference import Finish, GenerateRequest, GenerationEvent, ModelLimits
+from backends.ports import TextGenerator
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+REQUESTS = Counter("onnxstack_http_requests", "HTTP requests answered.", ("operation", "method", "status"))
+DURATION = Histogram(
+    "onnxstack_http_request_duration_seconds",
+    "Time from the request to the last byte of its answer.",
+    ("operation", "method"),
+    buckets=_LATENCY,
+)
+REQUESTS_RUNNING = Gauge("onnxstack_http_requests_running", "HTTP requests being answered.", multiprocess_mode="livesum")
+STREAMS_RUNNING = Gauge("onnxstack_streams_running", "SSE and jsonl answers being sent.", multiprocess_mode="livesum")
+GENERATIONS_RUNNING = Gauge(
+    "onnxstack_generations_running", "Generations admitted and not finished.", multiprocess_mode="livesum"
+)
+GENERATIONS_WAITING = Gauge(
+    "onnxstack_generations_waiting", "Generations that have not got their first token.", multiprocess_mode="livesum"
+)
+PROMPT_TOKENS = Counter("onnxstack_prompt_tokens", "Prompt tokens of finished generations.")
+CACHED_TOKENS = Counter("onnxstack_cached_prompt_tokens", "Prompt tokens whose KV cache was reused.")
+GENERATED_TOKENS = Counter("onnxstack_generated_tokens", "Tokens of finished generations.")
+FIRST_TOKEN = Histogram(
+    "onnxstack_first_token_seconds", "Time from admission to the first event of a generation.", buckets=_LATENCY
+)
+
+
+def exposition() -> bytes:
+    """All metrics of all workers in Prometheus' text format."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def observe_request(operation: str, method: str, status: int, duration_s: float) -> None:
+    """Count one answered request. operation: an operation id, or the name of one of our own routes."""
+    method = method if method in METHODS else "OTHER"
+    REQUESTS.labels(operation, method, str(status)).inc()
+    DURATION.labels(operation, method).observe(duration_s)
+
+
+class MeteredTextGenerator:
+    """A TextGenerator that counts what another one does."""
+
+    def __init__(self, inner: TextGenerator) -> None:
+        self._inner = inner
+
+    def generate(self, context: CallContext, request: GenerateRequest) -> Iterator[GenerationEvent]:
+        """As the inner one; the time to the first token starts here."""
+        return _Metered(self._inner.generate(context, request))
+
+    def limits(self, model: str) -> ModelLimits:
+        return self._inner.limits(model)
+
+    def ping(self) -> None:
+        self._inner.ping()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class _Metered(Iterator[GenerationEvent]):
+    """Passes events on. Ends its gauges at the end, on an error, on `close` and when nobody holds it any more."""
+
+    def __init__(self, events: Iterator[GenerationEvent]) -> None:
+        self._events = events
+        self._admitted = time.perf_counter()
+        self._waiting = True
+        self._open = True
+        GENERATIONS_RUNNING.inc()
+        GENERATIONS_WAITING.inc()
+
+    def __next__(self) -> GenerationEvent:
+        try:
+            event = next(self._events)
+        except BaseException:
+            self._end()
+            raise
+        if self._waiting:
+            self._waiting = False
+            GENERATIONS_WAITING.dec()
+            FIRST_TOKEN.observe(time.perf_counter() - self._admitted)
+        if isinstance(event, Finish):
+            PROMPT_TOKENS.inc(event.prompt_tokens)
+            CACHED_TOKENS.inc(event.cached_tokens)
+            GENERATED_TOKENS.inc(event.completion_tokens)
+            self._end()
+        return event
+
+    def close(self) -> None:
+        """End the generation."""
+        self._end()
+        if (close := getattr(self._events, "close", None)) is not None:
+            close()
+
+    def __del__(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._open:
+            self._open = False
+            GENERATIONS_RUNNING.dec()
+            if self._waiting:
+                self._waiting = False
+                GENERATIONS_WAITING.dec()

@@ -1,0 +1,38 @@
+"""A small application for the tests of the gunicorn worker: what a test asks for by path."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any
+
+from server.main import StackApplication
+
+
+async def _http(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] != "http":
+        return
+    path = scope["path"]
+    media = "text/event-stream" if path.startswith("/stream") else "application/json"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", media.encode())]})
+    if path.startswith("/stream"):  # /stream/<events>/<milliseconds between>
+        _, _, events, pause = path.split("/")
+        gone = asyncio.ensure_future(_gone(receive))
+        for number in range(int(events)):
+            await send({"type": "http.response.body", "body": f"data: {number}\n\n".encode(), "more_body": True})
+            if (await asyncio.wait({gone}, timeout=int(pause) / 1000))[0]:
+                return
+        gone.cancel()
+        await send({"type": "http.response.body", "body": b"data: end\n\n"})
+    else:
+        await send({"type": "http.response.body", "body": json.dumps({"pid": os.getpid()}).encode()})
+
+
+async def _gone(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def app() -> StackApplication:
+    return StackApplication(_http, lambda: [("stub", "llm")], lambda: print("backends closed", flush=True))
