@@ -51,8 +51,8 @@ class TextGenerator(Service, Protocol):
         """Admit the request now, then yield its events: deltas in order and one `Finish` at the end.
 
         All checks happen before this returns, so that a refusal is a plain error and never half a stream. The work
-        starts on return and goes on while the caller is not iterating. Closing the iterator or cancelling the context ends it
-        within one decode step.
+        starts on return and goes on while the caller is not iterating. Closing the iterator or cancelling the context
+        ends it within one decode step.
 
         Raises:
             UnknownReference: no such model at this provider. ContextLengthExceeded: prompt and max_tokens do not fit.
@@ -199,7 +199,7 @@ class ResourceStore(Service, Protocol):
         """Announce data that is about to be made, before making it; a `put` within the hour gives it to a resource."""
 
     def unclaimed(self) -> Sequence[str]:
-        """Storage names whose data may be deleted: no row has them any more, or they were reserved an hour ago in vain."""
+        """Storage names whose data may be deleted: no row has them any more, or a reservation ran out."""
 
     def forget(self, storage_name: str) -> None:
         """The data of an unclaimed storage name has been deleted."""

@@ -2,13 +2,107 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
-from backends.ports import ResourceStore
+from backends.config import BackendSettings
+from backends.context import CallContext
+from backends.errors import StackError
+from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
+from backends.ports import ResourceStore, Service
+from backends.providers import Providers
+from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
+from generated.models import ModelType
+
+log = logging.getLogger(__name__)
+
+MEMORY_URL = "memory://"
+DEFAULT_MODELS: tuple[tuple[str, ModelType], ...] = ((DEFAULT_LLM, "llm"), (DEFAULT_EMBEDDING_MODEL, "embedding"))
 
 
 @dataclass(frozen=True, slots=True)
 class Backends:
     """What handlers may use. Opened by `open_backends`, closed by `close`."""
 
+    version: str
     store: ResourceStore
+    providers: Providers
+    models: Models
+    shields: Shields
+    vector_dbs: VectorDbs
+    datasets: Datasets
+    scoring_functions: ScoringFunctions
+    eval_tasks: EvalTasks
+    tool_groups: ToolGroups
+
+    def services(self) -> dict[str, Service]:
+        """Every part with a life of its own; the server is ready when each answers `ping`."""
+        return {"store": self.store, **self.providers.services()}
+
+    def close(self) -> None:
+        """Close every part: providers first, since their last work may still be written."""
+        self.providers.close()
+        self.store.close()
+
+
+def open_backends(settings: BackendSettings, *, version: str = "0") -> Backends:
+    """Open everything the settings name, register the default models and drop what a kill left behind.
+
+    Call it in the process that serves, after any fork. version: the server's, for `/v1/version`.
+
+    Raises:
+        Misconfigured: the settings name what does not exist.
+        Unavailable: the database does not answer or has a revision that this release must not touch.
+    """
+    store = _open_store(settings)
+    try:
+        providers = Providers(settings)
+    except BaseException:
+        store.close()
+        raise
+    models = Models(store, providers)
+    backends = Backends(
+        version=version,
+        store=store,
+        providers=providers,
+        models=models,
+        shields=Shields(store, providers),
+        vector_dbs=VectorDbs(store, providers, models),
+        datasets=Datasets(store, providers),
+        scoring_functions=ScoringFunctions(store, providers),
+        eval_tasks=EvalTasks(store, providers),
+        tool_groups=ToolGroups(store, providers),
+    )
+    try:
+        _tidy(backends)
+    except BaseException:
+        backends.close()
+        raise
+    return backends
+
+
+def _open_store(settings: BackendSettings) -> ResourceStore:
+    if settings.database == MEMORY_URL:
+        from backends.memory.resources import MemoryResourceStore
+
+        return MemoryResourceStore()
+    from backends.store import SqlResourceStore, open_database
+
+    return SqlResourceStore(open_database(settings.database))
+
+
+def _tidy(backends: Backends) -> None:
+    context = CallContext(request_id="start")
+    for model_id, model_type in DEFAULT_MODELS:
+        try:
+            backends.models.register_if_served(context, model_id, model_type)
+        except StackError as error:
+            # A damaged model must not keep the others from being served.
+            log.warning("default model %s is not registered: %s", model_id, error)
+    try:
+        collected = backends.vector_dbs.collect(context)
+    except StackError as error:
+        log.warning("left-over tables stay until the next start: %s", error)
+    else:
+        if collected:
+            log.info("dropped %d tables that no vector db names", collected)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from backends.errors import NotBuilt
 from generated.models import Dataset, ListDatasetsResponse, RegisterDatasetRequest
 from handlers.call import Call
 
 
 def retrieve_dataset(call: Call, dataset_id: str) -> Dataset | None:
     """GET /v1/datasets/{dataset_id}"""
-    raise NotBuilt("retrieve_dataset")
+    return call.backends.datasets.get(call.context, dataset_id)
 
 
 def unregister_dataset(call: Call, dataset_id: str) -> None:
     """DELETE /v1/datasets/{dataset_id}"""
-    raise NotBuilt("unregister_dataset")
+    call.backends.datasets.unregister(call.context, dataset_id)
 
 
 def list_datasets(call: Call) -> ListDatasetsResponse:
     """GET /v1/datasets"""
-    raise NotBuilt("list_datasets")
+    return ListDatasetsResponse(data=call.backends.datasets.list(call.context))
 
 
 def register_dataset(call: Call, body: RegisterDatasetRequest) -> None:
     """POST /v1/datasets"""
-    raise NotBuilt("register_dataset")
+    call.backends.datasets.register(call.context, body)

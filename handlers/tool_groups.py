@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from backends.errors import NotBuilt
 from generated.models import ListToolGroupsResponse, ListToolsResponse, RegisterToolGroupRequest, Tool, ToolGroup
 from handlers.call import Call
 
 
 def get_tool(call: Call, tool_name: str) -> Tool:
     """GET /v1/tools/{tool_name}"""
-    raise NotBuilt("get_tool")
+    return call.backends.tool_groups.tool(call.context, tool_name)
 
 
 def get_tool_group(call: Call, toolgroup_id: str) -> ToolGroup:
     """GET /v1/toolgroups/{toolgroup_id}"""
-    raise NotBuilt("get_tool_group")
+    return call.backends.tool_groups.get(call.context, toolgroup_id)
 
 
 def unregister_tool_group(call: Call, toolgroup_id: str) -> None:
@@ -22,7 +21,7 @@ def unregister_tool_group(call: Call, toolgroup_id: str) -> None:
 
     DELETE /v1/toolgroups/{toolgroup_id}
     """
-    raise NotBuilt("unregister_tool_group")
+    call.backends.tool_groups.unregister(call.context, toolgroup_id)
 
 
 def list_tool_groups(call: Call) -> ListToolGroupsResponse:
@@ -30,7 +29,7 @@ def list_tool_groups(call: Call) -> ListToolGroupsResponse:
 
     GET /v1/toolgroups
     """
-    raise NotBuilt("list_tool_groups")
+    return ListToolGroupsResponse(data=call.backends.tool_groups.list(call.context))
 
 
 def register_tool_group(call: Call, body: RegisterToolGroupRequest) -> None:
@@ -38,7 +37,7 @@ def register_tool_group(call: Call, body: RegisterToolGroupRequest) -> None:
 
     POST /v1/toolgroups
     """
-    raise NotBuilt("register_tool_group")
+    call.backends.tool_groups.register(call.context, body)
 
 
 def list_tools(call: Call, toolgroup_id: str | None = None) -> ListToolsResponse:
@@ -46,4 +45,4 @@ def list_tools(call: Call, toolgroup_id: str | None = None) -> ListToolsResponse
 
     GET /v1/tools
     """
-    raise NotBuilt("list_tools")
+    return ListToolsResponse(data=list(call.backends.tool_groups.tools(call.context, toolgroup_id)))

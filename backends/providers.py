@@ -1,0 +1,196 @@
+"""Who serves which API: the providers of the settings, opened, and the rule that chooses one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from backends.config import ApiName, BackendSettings, ProviderSettings
+from backends.errors import BadRequest, Misconfigured, NoProvider
+from backends.ports import Embedder, Service, TextGenerator, ToolCatalog, VectorIndex
+
+APIS: tuple[ApiName, ...] = get_args(ApiName)
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider and its ports: those that its API needs and its technology has."""
+
+    api: ApiName
+    provider_id: str
+    provider_type: str
+    generator: TextGenerator | None = None
+    embedder: Embedder | None = None
+    vectors: VectorIndex | None = None
+    tools: ToolCatalog | None = None
+
+    def services(self) -> Iterator[tuple[str, Service]]:
+        """Its parts by name, `inference:onnx:generator`."""
+        for role in ("generator", "embedder", "vectors", "tools"):
+            service: Service | None = getattr(self, role)
+            if service is not None:
+                yield f"{self.api}:{self.provider_id}:{role}", service
+
+
+Factory = Callable[[BackendSettings, ProviderSettings], Provider]
+
+
+class Providers:
+    """All providers of one process."""
+
+    def __init__(
+        self, settings: BackendSettings, factories: Mapping[tuple[ApiName, str], Factory] | None = None
+    ) -> None:
+        """Open every provider of the settings.
+
+        Raises:
+            Misconfigured: an unknown type, an id used twice, options that the type does not take, or a default that
+            is no provider of its API.
+        """
+        known = FACTORIES if factories is None else factories
+        self._defaults = dict(settings.default_providers)
+        self._providers: dict[ApiName, dict[str, Provider]] = {api: {} for api in APIS}
+        _check(settings, known)
+        try:
+            for entry in settings.providers:
+                provider = known[entry.api, entry.provider_type](settings, entry)
+                self._providers[entry.api][entry.provider_id] = provider
+        except BaseException:
+            self.close()
+            raise
+
+    def list(self) -> list[Provider]:
+        """All providers, by API."""
+        return [provider for by_id in self._providers.values() for provider in by_id.values()]
+
+    def types(self, api: ApiName) -> Sequence[str]:
+        """The types that serve an API, each once."""
+        return sorted({provider.provider_type for provider in self._providers[api].values()})
+
+    def resolve(self, api: ApiName, provider_id: str | None) -> Provider:
+        """The provider that a request means: the one it names, else the default, else the only one.
+
+        Raises:
+            NoProvider: the API has none. BadRequest: it has no such one, or several and no default.
+        """
+        by_id = self._providers[api]
+        if not by_id:
+            raise NoProvider(api)
+        known = ", ".join(f"`{known_id}`" for known_id in by_id)
+        chosen = provider_id if provider_id is not None else self._defaults.get(api)
+        if chosen is None:
+            if len(by_id) > 1:
+                raise BadRequest(
+                    f"api {api} has several providers and no default: name one of {known}", where="/provider_id"
+                )
+            return next(iter(by_id.values()))
+        if chosen not in by_id:
+            raise BadRequest(f"provider `{chosen}` not found for api {api}, known: {known}", where="/provider_id")
+        return by_id[chosen]
+
+    def services(self) -> dict[str, Service]:
+        """Every part of every provider by its name."""
+        return {name: service for provider in self.list() for name, service in provider.services()}
+
+    def close(self) -> None:
+        """Close every part."""
+        for service in self.services().values():
+            service.close()
+
+
+def _check(settings: BackendSettings, known: Mapping[tuple[ApiName, str], Factory]) -> None:
+    seen: set[tuple[ApiName, str]] = set()
+    for index, entry in enumerate(settings.providers):
+        if (entry.api, entry.provider_type) not in known:
+            types = ", ".join(sorted(kind for api, kind in known if api == entry.api)) or "none in this release"
+            raise Misconfigured(
+                f"provider `{entry.provider_id}`: no type {entry.provider_type!r} for api {entry.api}; known: {types}",
+                where=f"providers.{index}.provider_type",
+            )
+        if (entry.api, entry.provider_id) in seen:
+            raise Misconfigured(
+                f"provider `{entry.provider_id}` of api {entry.api} is there twice: ids are unique within an api",
+                where=f"providers.{index}.provider_id",
+            )
+        if entry.config:
+            raise Misconfigured(
+                f"provider `{entry.provider_id}`: {entry.provider_type} takes no options, found {sorted(entry.config)}",
+                where=f"providers.{index}.config",
+            )
+        seen.add((entry.api, entry.provider_id))
+    for api, provider_id in settings.default_providers.items():
+        if (api, provider_id) not in seen:
+            ids = ", ".join(sorted(f"`{known_id}`" for known_api, known_id in seen if known_api == api)) or "none"
+            raise Misconfigured(
+                f"default provider `{provider_id}` is no provider of api {api}; it has {ids}",
+                where=f"default_providers.{api}",
+            )
+
+
+# Each factory imports its technology itself: a server loads only what its settings name.
+
+
+def _onnx_inference(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.models.store import ModelStore
+    from backends.onnx.embedder import OnnxEmbedder
+    from backends.onnx.generator import OnnxTextGenerator
+
+    models = ModelStore(settings.models)
+    return Provider(
+        entry.api,
+        entry.provider_id,
+        entry.provider_type,
+        generator=OnnxTextGenerator(models, settings.engine),
+        embedder=OnnxEmbedder(models, settings.engine),
+    )
+
+
+def _lance_vectors(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.lance.vectors import LanceVectorIndex
+
+    index = LanceVectorIndex(settings.vectors_location, settings.vectors)
+    return Provider(entry.api, entry.provider_id, entry.provider_type, vectors=index)
+
+
+def _memory_inference(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.embedder import MemoryEmbedder
+    from backends.memory.generator import MemoryTextGenerator
+
+    return Provider(
+        entry.api,
+        entry.provider_id,
+        entry.provider_type,
+        generator=MemoryTextGenerator(),
+        embedder=MemoryEmbedder(),
+    )
+
+
+def _memory_vectors(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.vectors import MemoryVectorIndex
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, vectors=MemoryVectorIndex())
+
+
+def _memory_tools(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.tools import MemoryToolCatalog
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=MemoryToolCatalog())
+
+
+def _memory_registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    """Takes registrations of its kinds; running them needs ports that come with their API."""
+    return Provider(entry.api, entry.provider_id, entry.provider_type)
+
+
+FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
+    ("inference", "inline::onnx"): _onnx_inference,
+    ("inference", "inline::memory"): _memory_inference,
+    ("vector_io", "inline::lancedb"): _lance_vectors,
+    ("vector_io", "inline::memory"): _memory_vectors,
+    ("tool_runtime", "inline::memory"): _memory_tools,
+    ("safety", "inline::memory"): _memory_registry,
+    ("datasetio", "inline::memory"): _memory_registry,
+    ("scoring", "inline::memory"): _memory_registry,
+    ("eval", "inline::memory"): _memory_registry,
+}

@@ -1,0 +1,132 @@
+"""Registered tool groups and the tools they bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from backends.context import CallContext
+from backends.errors import BadRequest, Conflict, NotFound
+from backends.ports import Resource, ResourceKey, ResourceStore
+from backends.providers import Providers
+from backends.resources.registry import Registry
+from backends.resources.rules import check_id, retry_conflicts
+from generated.models import RegisterToolGroupRequest, Tool, ToolDef, ToolGroup
+
+
+class ToolGroups:
+    """Tool groups of the tool_runtime API. Names of tools are global: a tool belongs to one group."""
+
+    def __init__(self, store: ResourceStore, providers: Providers) -> None:
+        self._registry = Registry(store, providers, "tool_group", "tool_runtime", "tool group", "toolgroup_id")
+        self._store = store
+
+    def register(self, context: CallContext, request: RegisterToolGroupRequest) -> ToolGroup:
+        """Insert or replace the group together with the tools its provider lists now; tools that are gone go.
+
+        Raises:
+            BadRequest: the provider does not know the group, or lists a name twice.
+            Conflict: a tool's name belongs to another group; nothing has changed.
+        """
+        body = request.model_dump(mode="json", include={"mcp_endpoint", "args"}, exclude_none=True)
+        provider, group = self._registry.prepare(request.toolgroup_id, request.provider_id, None, body)
+        if provider.tools is None:
+            raise BadRequest(f"provider `{provider.provider_id}` has no tools", where="/provider_id")
+        definitions = provider.tools.list_tools(context, request.toolgroup_id, request.mcp_endpoint)
+        tools = {tool.identifier: tool for tool in (_tool_resource(group, found) for found in definitions)}
+        if len(tools) < len(definitions):
+            names = sorted(found.name for found in definitions)
+            twice = next(name for name, following in pairwise(names) if name == following)
+            raise BadRequest(f"the provider lists the tool {twice!r} twice", where="/toolgroup_id")
+        retry_conflicts(lambda: self._replace(context, group, tools))
+        return _group(group)
+
+    def get(self, context: CallContext, toolgroup_id: str) -> ToolGroup:
+        """Raises NotFound."""
+        return _group(self._registry.existing(context, toolgroup_id))
+
+    def list(self, context: CallContext) -> list[ToolGroup]:
+        return [_group(resource) for resource in self._registry.list(context)]
+
+    def unregister(self, context: CallContext, toolgroup_id: str) -> None:
+        """Remove the group and its tools. Raises NotFound."""
+
+        def attempt() -> None:
+            group = self._registry.existing(context, toolgroup_id)
+            before: dict[ResourceKey, Resource | None] = {("tool_group", toolgroup_id): group}
+            before |= {("tool", tool.identifier): tool for tool in self._tools(context, toolgroup_id)}
+            self._store.put(context, remove=list(before), expect=before)
+
+        retry_conflicts(attempt)
+
+    def tools(self, context: CallContext, toolgroup_id: str | None = None) -> Sequence[Tool]:
+        """All tools, or those of one group: none for a group that is not registered."""
+        return [_tool(resource) for resource in self._tools(context, toolgroup_id)]
+
+    def tool(self, context: CallContext, name: str) -> Tool:
+        """Raises NotFound."""
+        resource = self._store.get(context, "tool", name)
+        if resource is None:
+            raise NotFound(f"tool {name!r} not found", where="tool_name")
+        return _tool(resource)
+
+    def _tools(self, context: CallContext, toolgroup_id: str | None) -> Sequence[Resource]:
+        return [
+            tool
+            for tool in self._store.list(context, "tool")
+            if toolgroup_id is None or tool.body["toolgroup_id"] == toolgroup_id
+        ]
+
+    def _replace(self, context: CallContext, group: Resource, tools: dict[str, Resource]) -> None:
+        before: dict[ResourceKey, Resource | None] = {
+            ("tool_group", group.identifier): self._registry.get(context, group.identifier)
+        }
+        before |= {("tool", name): self._store.get(context, "tool", name) for name in tools}
+        for tool in before.values():
+            if tool is not None and tool.kind == "tool" and tool.body["toolgroup_id"] != group.identifier:
+                raise Conflict(
+                    f"tool {tool.identifier!r} belongs to tool group {tool.body['toolgroup_id']!r}; "
+                    "names of tools are global: unregister that group first",
+                    where="/toolgroup_id",
+                )
+        gone = [tool for tool in self._tools(context, group.identifier) if tool.identifier not in tools]
+        before |= {("tool", tool.identifier): tool for tool in gone}
+        after = {("tool_group", group.identifier): group} | {("tool", name): tool for name, tool in tools.items()}
+        if before != after:
+            removed: list[ResourceKey] = [("tool", tool.identifier) for tool in gone]
+            self._store.put(context, *after.values(), remove=removed, expect=before)
+
+
+def _tool_resource(group: Resource, definition: ToolDef) -> Resource:
+    check_id(definition.name, where="/toolgroup_id")
+    parameters = [parameter.model_dump(mode="json", exclude_none=True) for parameter in definition.parameters or []]
+    body = {
+        "toolgroup_id": group.identifier,
+        "tool_host": "model_context_protocol" if "mcp_endpoint" in group.body else "distribution",
+        "description": definition.description or "",
+        "parameters": parameters,
+        "metadata": definition.metadata or {},
+    }
+    return Resource("tool", definition.name, group.provider_id, definition.name, body)
+
+
+def _group(resource: Resource) -> ToolGroup:
+    return ToolGroup.model_validate(
+        {
+            "identifier": resource.identifier,
+            "provider_id": resource.provider_id,
+            "provider_resource_id": resource.provider_resource_id,
+            **resource.body,
+        }
+    )
+
+
+def _tool(resource: Resource) -> Tool:
+    return Tool.model_validate(
+        {
+            "identifier": resource.identifier,
+            "provider_id": resource.provider_id,
+            "provider_resource_id": resource.provider_resource_id,
+            **resource.body,
+        }
+    )

@@ -1,0 +1,195 @@
+"""Registered vector dbs and the tables that hold their chunks.
+
+SQL names the table. A table is reserved in SQL, made, then claimed by the row that names it; a removed row releases it
+before it is dropped. So a kill at any point leaves either a row with its table or a name that `collect` finds.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from backends.context import CallContext
+from backends.errors import BadRequest, Conflict, NotFound, StackError
+from backends.ports import Embedder, Resource, ResourceKey, ResourceStore, VectorIndex
+from backends.providers import Provider, Providers
+from backends.resources.models import Models
+from backends.resources.registry import Registry
+from backends.resources.rules import retry_conflicts
+from generated.models import RegisterVectorDbRequest, VectorDB
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVectorDb:
+    """All that inserting and querying need. model: the provider's name of the embedding model."""
+
+    index: VectorIndex
+    table: str
+    embedder: Embedder
+    model: str
+    dimension: int
+
+
+class VectorDbs:
+    """Vector dbs of the vector_io API."""
+
+    def __init__(
+        self,
+        store: ResourceStore,
+        providers: Providers,
+        models: Models,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+    ) -> None:
+        self._registry = Registry(store, providers, "vector_db", "vector_io", "vector db", "vector_db_id")
+        self._store = store
+        self._providers = providers
+        self._models = models
+        self._new_id = new_id
+
+    def register(self, context: CallContext, request: RegisterVectorDbRequest) -> VectorDB:
+        """Insert or replace; an empty table follows the change, one with chunks forbids it.
+
+        Raises:
+            BadRequest: the embedding model is not registered as one, or has another dimension than the request says.
+            Conflict: another embedding model, dimension or provider for a db that holds chunks.
+        """
+        _, _, dimension = self._models.embedder(context, request.embedding_model, where="/embedding_model")
+        if request.embedding_dimension not in (None, dimension):
+            raise BadRequest(
+                f"embedding_dimension is {request.embedding_dimension}, the vectors of model "
+                f"{request.embedding_model!r} have {dimension}",
+                where="/embedding_dimension",
+            )
+        provider, resource = self._registry.prepare(
+            request.vector_db_id,
+            request.provider_id,
+            request.provider_vector_db_id,
+            {"embedding_model": request.embedding_model, "embedding_dimension": dimension},
+        )
+        return _vector_db(retry_conflicts(lambda: self._replace(context, provider, resource)))
+
+    def get(self, context: CallContext, vector_db_id: str) -> VectorDB | None:
+        resource = self._registry.get(context, vector_db_id)
+        return None if resource is None else _vector_db(resource)
+
+    def list(self, context: CallContext) -> list[VectorDB]:
+        return [_vector_db(resource) for resource in self._registry.list(context)]
+
+    def open(self, context: CallContext, vector_db_id: str, *, where: str = "/vector_db_id") -> OpenVectorDb:
+        """The table of a db and the embedder that fills it.
+
+        Raises:
+            UnknownReference: no such db, or its embedding model is gone.
+            Conflict: its embedding model was replaced by one of another dimension.
+        """
+        resource = self._registry.find(context, vector_db_id, where=where)
+        name, dimension = resource.body["embedding_model"], int(resource.body["embedding_dimension"])
+        embedder, model, found = self._models.embedder(context, name, where=where)
+        if found != dimension:
+            raise Conflict(
+                f"vector db {vector_db_id!r} holds vectors of {dimension} dimensions, its embedding model {name!r} "
+                f"now makes {found}; register a model of {dimension} under that name",
+                where=where,
+            )
+        index = _index(self._providers.resolve("vector_io", resource.provider_id))
+        return OpenVectorDb(index, resource.storage_name, embedder, model, dimension)
+
+    def unregister(self, context: CallContext, vector_db_id: str) -> None:
+        """Remove it with its chunks. Raises NotFound."""
+        key: ResourceKey = ("vector_db", vector_db_id)
+
+        def attempt() -> tuple[VectorIndex, str]:
+            resource = self._registry.existing(context, vector_db_id)
+            index = _index(self._providers.resolve("vector_io", resource.provider_id))
+            self._store.put(context, remove=[key], expect={key: resource})
+            return index, resource.storage_name
+
+        self._drop(context, *retry_conflicts(attempt))
+
+    def collect(self, context: CallContext) -> int:
+        """Drop the tables that a kill left without a row, and return how many. Any number of processes may do it."""
+        indexes = [provider.vectors for provider in self._providers.list() if provider.vectors is not None]
+        names = [name for name in self._store.unclaimed() if name.startswith("vector_db_")]
+        for name in names:
+            for index in indexes:
+                index.drop(context, name)
+            self._store.forget(name)
+        return len(names)
+
+    def _replace(self, context: CallContext, provider: Provider, wanted: Resource) -> Resource:
+        current = self._registry.get(context, wanted.identifier)
+        if current is not None and _same_vectors(current, wanted):
+            wanted = replace(wanted, storage_name=current.storage_name)
+            if wanted != current:
+                self._store.put(context, wanted, expect={("vector_db", wanted.identifier): current})
+            return wanted
+        if current is not None:
+            self._refuse_if_filled(context, current, wanted)
+        return self._create(context, provider, wanted, current)
+
+    def _create(self, context: CallContext, provider: Provider, wanted: Resource, current: Resource | None) -> Resource:
+        index = _index(provider)
+        wanted = replace(wanted, storage_name=f"vector_db_{self._new_id()}")
+        self._store.reserve(context, wanted.storage_name)
+        try:
+            index.create(context, wanted.storage_name, wanted.body["embedding_dimension"])
+            self._store.put(context, wanted, expect={("vector_db", wanted.identifier): current})
+        except StackError:
+            # Whatever cannot be undone now, `collect` finds by the reservation.
+            self._drop(context, index, wanted.storage_name)
+            raise
+        if current is not None:
+            self._drop_released(context, current)
+        return wanted
+
+    def _refuse_if_filled(self, context: CallContext, current: Resource, wanted: Resource) -> None:
+        index = _index(self._providers.resolve("vector_io", current.provider_id))
+        try:
+            chunks = index.count(context, current.storage_name)
+        except NotFound:
+            chunks = 0
+        if chunks:
+            raise Conflict(
+                f"vector db {current.identifier!r} holds {chunks} chunks of embedding model "
+                f"{current.body['embedding_model']!r} ({current.body['embedding_dimension']} dimensions) at provider "
+                f"`{current.provider_id}`; unregister it before registering {wanted.body['embedding_model']!r} "
+                f"({wanted.body['embedding_dimension']} dimensions) at provider `{wanted.provider_id}`",
+                where="/embedding_model",
+            )
+
+    def _drop_released(self, context: CallContext, replaced: Resource) -> None:
+        # A shared db that the caller's own one now hides keeps its table: the store released nothing then.
+        if replaced.storage_name in self._store.unclaimed():
+            index = _index(self._providers.resolve("vector_io", replaced.provider_id))
+            self._drop(context, index, replaced.storage_name)
+
+    def _drop(self, context: CallContext, index: VectorIndex, table: str) -> None:
+        try:
+            index.drop(context, table)
+            self._store.forget(table)
+        except StackError as error:
+            log.warning("table %s stays until the next start: %s", table, error)
+
+
+def _same_vectors(current: Resource, wanted: Resource) -> bool:
+    return current.provider_id == wanted.provider_id and current.body == wanted.body
+
+
+def _index(provider: Provider) -> VectorIndex:
+    if provider.vectors is None:
+        raise BadRequest(f"provider `{provider.provider_id}` has no vector index", where="/provider_id")
+    return provider.vectors
+
+
+def _vector_db(resource: Resource) -> VectorDB:
+    return VectorDB(
+        identifier=resource.identifier,
+        provider_id=resource.provider_id,
+        provider_resource_id=resource.provider_resource_id,
+        embedding_model=resource.body["embedding_model"],
+        embedding_dimension=resource.body["embedding_dimension"],
+    )
