@@ -20,15 +20,15 @@ Logits = NDArray[np.float32]
 class Executor(Protocol):
     """What the scheduler needs of a model. One thread calls it.
 
-    slots: sequences it can hold. length: tokens per slot. Returned logits are the caller's to overwrite and last until the
-    next call.
+    slots: sequences it can hold. length: tokens per slot. Returned logits are the caller's to overwrite and last
+    until the next call.
     """
 
     slots: int
     length: int
 
     def prefill(self, slot: int, ids: Ids, past: int, *, last: bool) -> Logits | None:
-        """Append `ids`, int64 [n], to the `past` tokens that the slot holds; float32 [vocab] after the last id if `last`."""
+        """Append `ids`, int64 [n], to the `past` tokens of the slot; float32 [vocab] after the last id if `last`."""
 
     def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
         """Append one token each to the slots from `first` on: `ids` and `past` int64 [n]; float32 [n, vocab]."""
@@ -42,7 +42,7 @@ class Executor(Protocol):
 
 @dataclass(slots=True)
 class _DecodeRun:
-    """A binding and the arrays it points to. The binding holds bare addresses: an array dropped while bound is a segfault."""
+    """A binding and the arrays behind its bare addresses: one that was dropped while bound is a segfault."""
 
     binding: IOBinding
     ids: Ids
@@ -55,11 +55,11 @@ class _DecodeRun:
 class OnnxExecutor:
     """Executor on an ONNX Runtime session.
 
-    The graph's inputs, as `convert/llama_graph.py` makes them: input_ids int64 [batch, seq], seqlens_k int32 [batch] (tokens
-    in the cache after the run, less one), total_len int32 [] (the largest of these lengths), logit_rows int64 [rows] (rows of
-    the flattened [batch * seq] for which logits are wanted), past.i.k and past.i.v, with present.i.* at the same address.
-    Prefill and decode are runs of their own: mixed in one run int8 activations round differently, and a sequence would
-    answer differently beside others than alone.
+    The graph's inputs, as `convert/llama_graph.py` makes them: input_ids int64 [batch, seq], seqlens_k int32 [batch]
+    (tokens in the cache after the run, less one), total_len int32 [] (the largest of these lengths), logit_rows int64
+    [rows] (rows of the flattened [batch * seq] for which logits are wanted), past.i.k and past.i.v, with present.i.*
+    at the same address. Prefill and decode are runs of their own: mixed in one run int8 activations round
+    differently, and a sequence would answer differently beside others than alone.
     """
 
     def __init__(self, session: InferenceSession, cache: KvCache, vocab: int) -> None:
@@ -78,7 +78,8 @@ class OnnxExecutor:
             binding = self._prefill_bindings[slot] = self._bind_cache(slot, 1)
             self._bind_output(binding, self._prefill_logits)
         count = len(ids)
-        # One row is computed even when none is wanted: 0.6 ms against the 50 of a chunk, and no graph has to take zero rows.
+        # One row is computed even when none is wanted: 0.6 ms against the 50 of a chunk, and no graph has to take
+        # zero rows.
         inputs = {
             "input_ids": np.ascontiguousarray(ids, np.int64).reshape(1, count),
             "seqlens_k": np.array([past + count - 1], np.int32),

@@ -1,7 +1,8 @@
-"""KV cache of one model: for each layer two buffers [slots, kv_heads, max_length, head_dim], shared by past and present.
+"""KV cache of one model: for each layer two buffers [slots, kv_heads, max_length, head_dim], shared by past and
+present.
 
-A run over the slots `first .. first + n - 1` binds the buffers at a pointer offset, so that neither a sequence that joins
-nor one that leaves costs a copy.
+A run over the slots `first .. first + n - 1` binds the buffers at a pointer offset, so that neither a sequence that
+joins nor one that leaves costs a copy.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ class KvCache(Protocol):
 class HostKvCache:
     """Cache in virtual memory: a slot costs what its tokens need and gives it back on release.
 
-    Huge pages are refused: with them one token of a slot would claim 2 MiB in each of its stripes (2.2 GB measured where
-    71 MB were needed).
+    Huge pages are refused: with them one token of a slot would claim 2 MiB in each of its stripes (2.2 GB measured
+    where 71 MB were needed).
     """
 
     device: DeviceInUse = "cpu"
@@ -113,8 +114,8 @@ class HostKvCache:
 class DeviceKvCache:
     """Cache in a device's own memory, held by OrtValues; its size is fixed from the start.
 
-    A slot is copied by a graph of one Identity node that reads at one address and writes at the other, because ONNX Runtime
-    offers no copy inside a device. Written for CUDA; run only with `device="cpu"` so far (no GPU was at hand).
+    A slot is copied by a graph of one Identity node that reads at one address and writes at the other, because ONNX
+    Runtime offers no copy inside a device. Written for CUDA; run only with `device="cpu"` so far (no GPU was at hand).
     """
 
     def __init__(self, layout: KvLayout, device: DeviceInUse) -> None:

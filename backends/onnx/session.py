@@ -38,7 +38,8 @@ class DeviceChoice:
 def runtime_distribution(installed: Iterable[str] | None = None) -> str:
     """The one ONNX Runtime distribution that is installed.
 
-    Both wheels own the folder `onnxruntime`: with both installed the last one wins and removing either breaks the other.
+    Both wheels own the folder `onnxruntime`: with both installed the last one wins and removing either breaks the
+    other.
     `installed`: names of the distributions that are there; None asks the environment.
 
     Raises:
@@ -63,8 +64,8 @@ def runtime_distribution(installed: Iterable[str] | None = None) -> str:
 def choose_device(device: Device, distribution: str, *, float16_kv: bool = True) -> DeviceChoice:
     """The device for a model; `auto` takes CUDA where it can work.
 
-    float16_kv: whether the graph computes attention in float16 or has none with a cache; GroupQueryAttention has no float32
-    kernel on CUDA and would run on the CPU, piece by piece.
+    float16_kv: whether the graph computes attention in float16 or has none with a cache; GroupQueryAttention has no
+    float32 kernel on CUDA and would run on the CPU, piece by piece.
 
     Raises:
         Unavailable: `cuda` is demanded and cannot be had.
@@ -92,7 +93,8 @@ def open_session(
 ) -> tuple[InferenceSession, DeviceChoice]:
     """A session on `model` and the device it really runs on.
 
-    threads: of one run; 0 takes the number of cores. They spin between runs, which decode needs (198 against 146 tok/s).
+    threads: of one run; 0 takes the number of cores. They spin between runs, which decode needs (198 against 146
+    tok/s).
 
     Raises:
         CorruptModel: ONNX Runtime does not take the file. Unavailable: the device cannot be had.

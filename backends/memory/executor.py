@@ -1,0 +1,49 @@
+"""An Executor that computes in Python and checks its caller: what it is told must agree with what its slots hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from backends.onnx.executor import Ids, Logits
+
+NextLogits = Callable[[list[int]], Logits]
+"""The logits, float32 [vocab], after the tokens of a sequence."""
+
+
+class MemoryExecutor:
+    """Keeps the tokens of each slot and gives `next_logits` of them. Any call that would read or write KV which a real
+    executor does not have raises LookupError."""
+
+    def __init__(self, next_logits: NextLogits, *, slots: int, length: int) -> None:
+        self.slots = slots
+        self.length = length
+        self._next_logits = next_logits
+        self._tokens: list[list[int] | None] = [None] * slots
+
+    def prefill(self, slot: int, ids: Ids, past: int, *, last: bool) -> Logits | None:
+        tokens = self._append(slot, ids.tolist(), past)
+        return self._next_logits(tokens) if last else None
+
+    def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
+        rows = [self._append(first + i, [int(ids[i])], int(past[i])) for i in range(len(ids))]
+        return np.stack([self._next_logits(tokens) for tokens in rows])
+
+    def move(self, source: int, target: int, length: int) -> None:
+        tokens = self._tokens[source]
+        if tokens is None or len(tokens) < length:
+            raise LookupError(f"slot {source} does not hold {length} tokens")
+        self._tokens[target] = tokens[:length]
+
+    def release(self, slot: int) -> None:
+        self._tokens[slot] = None
+
+    def _append(self, slot: int, ids: list[int], past: int) -> list[int]:
+        tokens = self._tokens[slot] if past else []
+        if tokens is None or len(tokens) < past:
+            raise LookupError(f"slot {slot} does not hold the {past} tokens that are said to be there")
+        if past + len(ids) > self.length:
+            raise LookupError(f"{past + len(ids)} tokens do not fit a slot of {self.length}")
+        tokens = self._tokens[slot] = [*tokens[:past], *ids]
+        return tokens

@@ -1,0 +1,431 @@
+"""Continuous batching: one thread that gives every sequence a slot and takes all of them forward together.
+
+Each step does, in this order:
+
+1. receive: move what was submitted to the waiting queues; sleep when there is nothing to do.
+2. sweep: end what its caller cancelled or whose deadline has passed.
+3. prefill: feed prompt tokens of one sequence at a time, `prefill_chunk` of them when nothing decodes and no more than
+   `prefill_budget` beside running sequences, so that their next token does not wait for a long prompt. The last
+   chunk yields the first token of the answer.
+4. decode: one run [n, 1] gives every running sequence its next token.
+
+Running sequences hold the slots 0 .. n - 1 without a gap. When one ends the last takes its slot (a copy of its KV, <
+2 ms), so that a decode run always covers one range of the buffers. The sequence in prefill holds a slot above that
+range.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+
+from backends.errors import Cancelled, DeadlineExceeded, Overloaded, StackError, Unavailable
+from backends.inference import Finish, GenerationEvent, Priority, StopReason, TextDelta
+from backends.onnx.answer import Answer
+from backends.onnx.executor import Executor, Ids, Logits
+from backends.onnx.sampling import Sampler, log_probabilities
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Sequence:
+    """One request on its way through the scheduler.
+
+    prompt: int64 [n], not empty, shorter than a slot. max_tokens: at least 1; prompt and answer fit the slot. eos:
+    tokens that end the answer. logprobs: number of most likely tokens to report per token. deadline: seconds since
+    the Unix epoch.
+    """
+
+    prompt: Ids
+    sampler: Sampler
+    answer: Answer
+    max_tokens: int
+    eos: frozenset[int]
+    logprobs: int = 0
+    token_text: Callable[[int], str] = str
+    deadline: float | None = None
+    priority: Priority = "interactive"
+    events: queue.SimpleQueue[GenerationEvent | StackError] = field(default_factory=queue.SimpleQueue)
+    wake: Callable[[], None] = lambda: None
+    """Rouses the scheduler that has the sequence."""
+    cancelled: bool = False
+    ended: bool = False
+    cached: int = 0
+    """Tokens of the sequence that its slot holds."""
+    last: int = -1
+    """The newest token; it goes into the slot with the next run."""
+    completion_tokens: int = 0
+
+    def cancel(self) -> None:
+        """End the sequence within one step. Safe in a destructor: takes no lock."""
+        self.cancelled = True
+        self.wake()
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerStats:
+    """What is there now (`running`, with the sequence in prefill, and `waiting`) and counters since the start."""
+
+    running: int = 0
+    waiting: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    failed: int = 0
+
+
+class Scheduler:
+    """Owns an executor and the thread that drives it.
+
+    queue_length: sequences that may wait while every slot is taken. idle_release_s: seconds without work after which
+    the slots' memory is given back. now: seconds since the Unix epoch, for deadlines.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        queue_length: int,
+        prefill_chunk: int,
+        prefill_budget: int,
+        idle_release_s: float = 1.0,
+        now: Callable[[], float] = time.time,
+        name: str = "engine",
+    ) -> None:
+        self._executor = executor
+        self._queue_length = queue_length
+        self._prefill_chunk = prefill_chunk
+        self._prefill_budget = prefill_budget
+        self._idle_release_s = idle_release_s
+        self._now = now
+        # A SimpleQueue may be put to from a destructor, also one that runs in the engine's thread: no lock to meet
+        # twice.
+        self._inbox: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
+        self._admission = threading.Lock()
+        self._admitted = 0
+        self._closing = False
+        self._drain_until = 0.0
+        self._waiting: dict[Priority, deque[Sequence]] = {"interactive": deque(), "batch": deque()}
+        self._prefilling: Sequence | None = None
+        self._prefill_slot = 0
+        self._running: list[Sequence] = []
+        """Index = slot."""
+        self._used_slots = 0
+        """Slots 0 .. used - 1 hold memory that has not been given back."""
+        self._steps = self._prompt_tokens = self._generated_tokens = 0
+        self._finished = self._cancelled = self._failed = 0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    # ---- called by any thread
+
+    def submit(self, sequence: Sequence) -> SequenceEvents:
+        """Take the sequence into the queue; its events come through the returned iterator.
+
+        Raises:
+            Overloaded: every slot is taken and the queue is full. Unavailable: the engine is stopping or has stopped.
+        """
+        with self._admission:
+            if self._closing or not self._thread.is_alive():
+                raise Unavailable("the engine is stopping")
+            if self._admitted >= self._executor.slots + self._queue_length:
+                slots, waiting = self._executor.slots, self._queue_length
+                raise Overloaded(f"{slots} requests are running and {waiting} are waiting; try again later")
+            self._admitted += 1
+            sequence.wake = self._wake
+            self._inbox.put(sequence)
+        return SequenceEvents(sequence)
+
+    def stats(self) -> SchedulerStats:
+        """A snapshot; its members may be a step apart."""
+        running = len(self._running) + (self._prefilling is not None)
+        return SchedulerStats(
+            running=running,
+            waiting=max(0, self._admitted - running),
+            steps=self._steps,
+            prompt_tokens=self._prompt_tokens,
+            generated_tokens=self._generated_tokens,
+            finished=self._finished,
+            cancelled=self._cancelled,
+            failed=self._failed,
+        )
+
+    def ping(self) -> None:
+        """Return if the thread is there. Raises Unavailable."""
+        if self._closing or not self._thread.is_alive():
+            raise Unavailable("the engine has stopped")
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Refuse what comes, let what is there go on for `drain_s` seconds, end the rest with Unavailable."""
+        with self._admission:
+            if not self._closing:
+                self._closing = True
+                self._drain_until = time.monotonic() + drain_s
+                self._inbox.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _wake(self) -> None:
+        self._inbox.put(None)
+
+    # ---- the engine's thread
+
+    def _run(self) -> None:
+        try:
+            while self._receive():
+                try:
+                    self._sweep()
+                    self._prefill()
+                    self._decode()
+                except Exception:
+                    log.exception("engine step failed")
+                    self._fail_slots(Unavailable("the engine failed in this step; the request was not completed"))
+                self._steps += 1
+        finally:
+            self._closing = True
+            self._fail_all(Unavailable("the engine is stopping; the request was not completed"))
+
+    def _receive(self) -> bool:
+        """Fetch submissions, and block for them when there is nothing else to do. False when it is time to end."""
+        while True:
+            idle = not (self._running or self._prefilling or any(self._waiting.values()))
+            if self._closing and (idle or time.monotonic() >= self._drain_until):
+                return False
+            try:
+                timeout = self._idle_release_s if self._used_slots else None
+                sequence = self._inbox.get(block=idle, timeout=timeout)
+            except queue.Empty:
+                if not idle:
+                    return True
+                self._release_slots()
+                continue
+            if sequence is not None:
+                self._waiting[sequence.priority].append(sequence)
+
+    def _sweep(self) -> None:
+        """End the sequences that nobody waits for any more."""
+        now = self._now()
+        for waiting in self._waiting.values():
+            for sequence in [s for s in waiting if _unwanted(s, now)]:
+                waiting.remove(sequence)
+                self._abandon(sequence)
+        if self._prefilling is not None and _unwanted(self._prefilling, now):
+            sequence, self._prefilling = self._prefilling, None
+            self._abandon(sequence)
+        for slot in reversed(range(len(self._running))):
+            if _unwanted(self._running[slot], now):
+                self._abandon(self._vacate(slot))
+
+    def _prefill(self) -> None:
+        budget = self._prefill_budget if self._running else self._prefill_chunk
+        while budget > 0:
+            if self._prefilling is None and not self._admit():
+                return
+            sequence = self._prefilling
+            assert sequence is not None  # noqa: S101
+            end = min(len(sequence.prompt), sequence.cached + min(budget, self._prefill_chunk))
+            last = end == len(sequence.prompt)
+            chunk = sequence.prompt[sequence.cached : end]
+            try:
+                logits = self._executor.prefill(self._prefill_slot, chunk, sequence.cached, last=last)
+            except Exception as error:
+                self._fault(sequence, error)
+                self._prefilling = None
+                return
+            budget -= len(chunk)
+            sequence.cached = end
+            self._prompt_tokens += len(chunk)
+            if logits is None:
+                continue
+            if self._accept(sequence, logits):
+                slot = len(self._running)
+                if slot != self._prefill_slot:
+                    self._executor.move(self._prefill_slot, slot, sequence.cached)
+                self._running.append(sequence)
+            self._prefilling = None
+
+    def _admit(self) -> bool:
+        """Give the next waiting sequence the first slot above the running ones; interactive ones go first."""
+        waiting = self._waiting["interactive"] or self._waiting["batch"]
+        if not waiting or len(self._running) >= self._executor.slots:
+            return False
+        self._prefilling = waiting.popleft()
+        self._prefill_slot = len(self._running)
+        self._used_slots = max(self._used_slots, self._prefill_slot + 1)
+        return True
+
+    def _decode(self) -> None:
+        running = self._running
+        if not running:
+            return
+        ids = np.fromiter((s.last for s in running), np.int64, len(running))
+        past = np.fromiter((s.cached for s in running), np.int64, len(running))
+        try:
+            logits = self._executor.decode(0, ids, past)
+        except Exception as error:
+            while running:
+                self._fault(running.pop(), error)
+            return
+        ended = []
+        for slot, sequence in enumerate(running):
+            sequence.cached += 1
+            if not self._accept(sequence, logits[slot]):
+                ended.append(slot)
+        for slot in reversed(ended):
+            self._vacate(slot)
+
+    def _accept(self, sequence: Sequence, logits: Logits) -> bool:
+        """Choose the sequence's next token and tell its caller; False if the sequence ended with it."""
+        try:
+            token = sequence.sampler.choose(logits)
+            self._generated_tokens += 1
+            if token in sequence.eos:
+                return self._finish(sequence, "end_of_turn")
+            sequence.last = token
+            sequence.completion_tokens += 1
+            delta = sequence.answer.push(token, _logprobs(sequence, logits, token) if sequence.logprobs else None)
+        except Exception as error:
+            self._fault(sequence, error)
+            return False
+        if delta is not None:
+            sequence.events.put(delta)
+        if sequence.answer.stopped:
+            return self._finish(sequence, "end_of_turn")
+        if sequence.completion_tokens >= sequence.max_tokens:
+            return self._finish(sequence, "out_of_tokens")
+        return True
+
+    def _vacate(self, slot: int) -> Sequence:
+        """Take the sequence out of its slot and close the gap with the last one."""
+        sequence, last = self._running[slot], self._running[-1]
+        if last is not sequence:
+            self._executor.move(len(self._running) - 1, slot, last.cached)
+            self._running[slot] = last
+        self._running.pop()
+        return sequence
+
+    # ---- how a sequence ends: once, whatever else fails
+
+    def _finish(self, sequence: Sequence, reason: StopReason) -> bool:
+        delta = sequence.answer.flush()
+        if delta is not None:
+            sequence.events.put(delta)
+        self._finished += 1
+        self._end(sequence, Finish(reason, len(sequence.prompt), sequence.completion_tokens))
+        return False
+
+    def _abandon(self, sequence: Sequence) -> None:
+        if sequence.cancelled:
+            self._cancelled += 1
+            self._end(sequence, Cancelled("the caller has gone"))
+        else:
+            self._fail(sequence, DeadlineExceeded("the deadline of the request has passed"))
+
+    def _fault(self, sequence: Sequence, error: Exception) -> None:
+        log.error("sequence failed", prompt_tokens=len(sequence.prompt), exc_info=error)
+        self._fail(sequence, Unavailable("the engine failed while it worked on this request"))
+
+    def _fail(self, sequence: Sequence, error: StackError) -> None:
+        if not sequence.ended:
+            self._failed += 1
+            self._end(sequence, error)
+
+    def _end(self, sequence: Sequence, event: Finish | StackError) -> None:
+        sequence.ended = True
+        with self._admission:
+            self._admitted -= 1
+        sequence.events.put(event)
+
+    def _fail_slots(self, error: StackError) -> None:
+        victims = [*self._running, *([self._prefilling] if self._prefilling else [])]
+        self._running.clear()
+        self._prefilling = None
+        for sequence in victims:
+            self._fail(sequence, error)
+
+    def _fail_all(self, error: StackError) -> None:
+        with self._admission:  # nobody is between its check and its put
+            pass
+        self._fail_slots(error)
+        left = [s for waiting in self._waiting.values() for s in waiting]
+        while not self._inbox.empty():
+            sequence = self._inbox.get()
+            if sequence is not None:
+                left.append(sequence)
+        for sequence in left:
+            self._fail(sequence, error)
+
+    def _release_slots(self) -> None:
+        for slot in range(self._used_slots):
+            self._executor.release(slot)
+        self._used_slots = 0
+
+
+class SequenceEvents(Iterator[GenerationEvent]):
+    """The events of one sequence: deltas and a `Finish`.
+
+    What has come since the last call is one delta: a slow reader gets larger pieces and no backlog. Closing or
+    dropping the iterator cancels the sequence.
+    """
+
+    def __init__(self, sequence: Sequence) -> None:
+        self._sequence = sequence
+        self._events = sequence.events
+        self._next: GenerationEvent | StackError | None = None
+        """Fetched while deltas were joined, still to be told."""
+        self._ended = False
+
+    def __next__(self) -> GenerationEvent:
+        if self._ended:
+            raise StopIteration
+        event, self._next = self._next or self._events.get(), None
+        if isinstance(event, TextDelta):
+            return self._joined(event)
+        self._ended = True
+        if isinstance(event, StackError):
+            raise event
+        return event
+
+    def close(self) -> None:
+        """End the sequence within one step. After the last event there is nothing to end."""
+        if not self._ended:
+            self._ended = True
+            self._sequence.cancel()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _joined(self, first: TextDelta) -> TextDelta:
+        more = []
+        while not self._events.empty():
+            event = self._events.get()
+            if not isinstance(event, TextDelta):
+                self._next = event
+                break
+            more.append(event)
+        if not more:
+            return first
+        deltas = [first, *more]
+        return TextDelta("".join(d.text for d in deltas), tuple(entry for d in deltas for entry in d.logprobs))
+
+
+def _unwanted(sequence: Sequence, now: float) -> bool:
+    return sequence.cancelled or (sequence.deadline is not None and now > sequence.deadline)
+
+
+def _logprobs(sequence: Sequence, logits: Logits, token: int) -> dict[str, float]:
+    """Log probabilities by token text. Of tokens with the same text the chosen one counts, else the likeliest."""
+    by_text: dict[str, float] = {}
+    for other, value in log_probabilities(logits, token, sequence.logprobs):
+        by_text.setdefault(sequence.token_text(other), value)
+    return by_text
