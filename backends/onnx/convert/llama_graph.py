@@ -1,8 +1,8 @@
 """The ONNX graph of a Llama decoder over ONNX Runtime's fused operators.
 
-Per layer: SkipSimplifiedLayerNormalization, one matrix for q, k and v, GroupQueryAttention (rotary embedding and KV cache
-inside), output matrix, norm, one matrix for gate and up, SiLU, product, down matrix. Inputs and outputs are described at
-`convert_llama`.
+Per layer: SkipSimplifiedLayerNormalization, one matrix for q, k and v, GroupQueryAttention (rotary embedding and KV
+cache inside), output matrix, norm, one matrix for gate and up, SiLU, product, down matrix. Inputs and outputs are
+described at `convert_llama`.
 """
 
 from __future__ import annotations

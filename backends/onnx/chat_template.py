@@ -1,0 +1,168 @@
+"""Conversations to prompts by the model's own Jinja template, so that no message can forge a special token.
+
+The template mixes its own special tokens with what users wrote, and afterwards nobody can tell which was which. So
+before rendering, wherever a user's text spells a special token, or an end of one that the neighbouring text might
+complete, a mark is put between its characters: a private-use character that occurs nowhere in this conversation. The
+template works on the marked text like on any other; an unbroken special token in its output is its own. Ordinary text
+is not touched at all, so whatever the template tests, trims or splits, it sees what the model's authors meant it to see.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from jinja2 import TemplateError, meta
+from jinja2.exceptions import SecurityError
+
+from backends.errors import BadRequest, CorruptModel
+from backends.onnx.config import CHAT_TEMPLATE_FILE
+from backends.onnx.template_sandbox import MAX_CHARACTERS, BoundedEnvironment
+from backends.onnx.tokenizer import PromptSegment
+
+Message = Mapping[str, Any]
+
+_PRIVATE_USE = (0xF0000, 0xFFFFD)
+_PRIVATE_USE_TEXT = re.compile("[\U000f0000-\U000ffffd]")
+
+
+class ChatTemplate:
+    """A model's chat template, compiled once. Safe to share between threads.
+
+    special_tokens: text of the model's special tokens. bos_token, eos_token: what templates may use under these names.
+    now: clock for templates that write today's date.
+
+    Raises (constructor):
+        CorruptModel: `source` is no Jinja template.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        special_tokens: Sequence[str],
+        bos_token: str = "",
+        eos_token: str = "",
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        environment = BoundedEnvironment()
+        environment.globals |= {
+            "raise_exception": _refuse,
+            "strftime_now": lambda form: now().strftime(form),
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+        }
+        try:
+            self._template = environment.from_string(source)
+            self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
+            """Whether the template says anything about tools; if not, the caller must describe them in a message."""
+        except (TemplateError, RecursionError) as error:
+            raise CorruptModel(CHAT_TEMPLATE_FILE, f"is not a Jinja template: {error}") from error
+        self._environment = environment
+        self._source_marks = set(_PRIVATE_USE_TEXT.findall(source))
+        # Longest first: of two special tokens that begin alike, tokenizers take the longer.
+        self._special = sorted(filter(None, special_tokens), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, self._special)) or r"(?!)")
+        # A template may change the case of what it is given.
+        self._spelled = re.compile(self._pattern.pattern, re.IGNORECASE)
+        folded = {token.casefold() for token in self._special}
+        self._beginnings = tuple({token[:n] for token in folded for n in range(1, len(token))})
+        self._endings = tuple({token[n:] for token in folded for n in range(1, len(token))})
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> list[PromptSegment]:
+        """The prompt for `messages` (dicts with `role`, `content` and whatever else the template reads), for
+        `TextTokenizer.encode_prompt`.
+
+        tools: tool definitions in the form that the template expects, usually OpenAI's. add_generation_prompt: end with
+        the beginning of an assistant's turn. variables: anything else that a template may look for.
+
+        Raises:
+            BadRequest: the template refuses the conversation, or needs more work than a prompt may.
+        """
+        given = {"messages": list(messages), "tools": None if tools is None else list(tools), **variables}
+        mark = self._unused_mark(given)
+        values = {name: self._marked(value, mark) for name, value in given.items()}
+        chunks: list[str] = []
+        size = 0
+        try:
+            with self._environment.budget():
+                for chunk in self._template.generate(values, add_generation_prompt=add_generation_prompt):
+                    size += len(chunk)
+                    if size > MAX_CHARACTERS:
+                        raise SecurityError(f"it writes more than {MAX_CHARACTERS} characters")
+                    chunks.append(chunk)
+        except _RefusalError as error:
+            raise BadRequest(
+                f"the model's chat template refuses the conversation: {error}", where="messages"
+            ) from error
+        except RecursionError as error:
+            raise BadRequest("the model's chat template calls itself without end", where="messages") from error
+        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise BadRequest(
+                f"the model's chat template fails on the conversation: {error}", where="messages"
+            ) from error
+        return list(self._segments("".join(chunks), mark))
+
+    def _segments(self, text: str, mark: str) -> Iterator[PromptSegment]:
+        """`text` cut around the template's own special tokens, without marks."""
+        position = 0
+        for match in self._pattern.finditer(text):
+            if text.startswith(mark, match.end()):  # a special token of one character, which no mark can part
+                continue
+            if plain := text[position : match.start()].replace(mark, ""):
+                yield PromptSegment(plain)
+            yield PromptSegment(match[0], special=True)
+            position = match.end()
+        if plain := text[position:].replace(mark, ""):
+            yield PromptSegment(plain)
+
+    def _marked(self, value: Any, mark: str) -> Any:
+        """`value` with every text in it, at any depth, unable to spell a special token."""
+        if isinstance(value, str):
+            return self._marked_text(value, mark)
+        if isinstance(value, Mapping):
+            return {self._marked(key, mark): self._marked(item, mark) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._marked(item, mark) for item in value]
+        return value
+
+    def _marked_text(self, text: str, mark: str) -> str:
+        ends, folded = "", text.casefold()
+        if folded.endswith(self._beginnings):
+            ends = mark
+        starts = mark if folded.startswith(self._endings) else ""
+        # After every character, so that no other special token that overlaps this one stays whole.
+        return starts + self._spelled.sub(lambda match: "".join(c + mark for c in match[0]), text) + ends
+
+    def _unused_mark(self, given: Any) -> str:
+        used = set(self._source_marks)
+        pending = [given]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, str):
+                used.update(_PRIVATE_USE_TEXT.findall(item))
+            elif isinstance(item, Mapping):
+                pending += [*item, *item.values()]
+            elif isinstance(item, list | tuple):
+                pending += item
+        for code in range(_PRIVATE_USE[0], _PRIVATE_USE[1] + 1):
+            if chr(code) not in used:
+                return chr(code)
+        raise BadRequest("the conversation uses every private-use character of plane 15", where="messages")
+
+
+class _RefusalError(Exception):
+    """What a template raises with `raise_exception`."""
+
+
+def _refuse(message: object) -> None:
+    raise _RefusalError(str(message)[:1000])
