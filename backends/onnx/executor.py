@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +135,12 @@ class OnnxExecutor:
         return binding
 
     def _bind_inputs(self, run: _DecodeRun) -> None:
-        arrays = {"input_ids": run.ids, "seqlens_k": run.seqlens, "total_len": run.total, "logit_rows": run.rows}
+        arrays: dict[str, NDArray[Any]] = {
+            "input_ids": run.ids,
+            "seqlens_k": run.seqlens,
+            "total_len": run.total,
+            "logit_rows": run.rows,
+        }
         for name, array in arrays.items():
             run.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 

@@ -1,0 +1,130 @@
+"""One causal language model that is ready to answer: prompts in, events out."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from backends.context import CallContext
+from backends.errors import BadRequest, ContextLengthExceeded, Unsupported
+from backends.inference import ChatPrompt, GenerateRequest, Prompt
+from backends.onnx.answer import Answer
+from backends.onnx.sampling import Sampler
+from backends.onnx.scheduler import Scheduler, SequenceEvents
+from backends.onnx.scheduler import Sequence as Generation
+from generated.models import Message
+
+
+class TokenStream(Protocol):
+    """Text of ids as they come."""
+
+    def step(self, token: int) -> str:
+        """The text that `token` completes; empty while a character lacks bytes."""
+
+
+class Tokenizer(Protocol):
+    """What the engine needs of a model's tokenizer."""
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of `text`, with nothing added around it."""
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """The text of `ids`."""
+
+    def decode_stream(self) -> TokenStream:
+        """A decoder for ids that arrive one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """How a model reads and ends texts.
+
+    encode_chat: token ids of a conversation, up to where the answer begins; None for a model without a chat template.
+    eos: tokens that end an answer. bos: first token of a raw text; with `add_bos` of every one, else only of an empty
+    one.
+    context_length: tokens, prompt and answer together. repetition_penalty: for requests that name none.
+    """
+
+    tokenizer: Tokenizer
+    encode_chat: Callable[[Sequence[Message]], list[int]] | None
+    eos: frozenset[int]
+    context_length: int
+    bos: int | None = None
+    add_bos: bool = False
+    repetition_penalty: float = 1.0
+
+
+class Engine:
+    """A model's language and the scheduler of its sequences. `seeds` gives a seed to requests that name none."""
+
+    def __init__(self, language: Language, scheduler: Scheduler, seeds: Callable[[], int]) -> None:
+        self.language = language
+        self.scheduler = scheduler
+        self._seeds = seeds
+
+    def generate(self, context: CallContext, request: GenerateRequest) -> SequenceEvents:
+        """As `TextGenerator.generate`. A `max_tokens` beyond the room that the prompt leaves is cut to that room."""
+        context.check()
+        if request.response_format is not None:
+            raise Unsupported(
+                "response_format is not supported by this model yet; leave it out", where="/response_format"
+            )
+        language, sampling = self.language, request.sampling
+        ids = self._prompt(request.prompt)
+        room = language.context_length - len(ids)
+        if room <= 0:
+            limit = language.context_length
+            raise ContextLengthExceeded(
+                f"the prompt has {len(ids)} tokens; the model takes {limit}, prompt and answer together"
+            )
+        if sampling.repetition_penalty is None:
+            sampling = replace(sampling, repetition_penalty=language.repetition_penalty)
+        prompt = np.array(ids, np.int64)
+        generation = Generation(
+            prompt=prompt,
+            sampler=Sampler(sampling, prompt, self._seeds() if sampling.seed is None else sampling.seed),
+            answer=Answer(language.tokenizer.decode_stream().step, sampling.stop),
+            max_tokens=min(sampling.max_tokens or room, room),
+            eos=language.eos,
+            logprobs=request.logprobs,
+            token_text=self._token_text,
+            deadline=context.deadline,
+            priority=request.priority,
+        )
+        events = self.scheduler.submit(generation)
+        # A weak reference: a context may outlive thousands of its sequences.
+        context.cancellation.on_cancel(_cancel(weakref.ref(generation)))
+        return events
+
+    def _prompt(self, prompt: Prompt) -> list[int]:
+        """The token ids of a prompt, at least one."""
+        language = self.language
+        if isinstance(prompt, ChatPrompt):
+            if prompt.tools:
+                raise Unsupported("tool calls are not supported by this model yet; leave out tools", where="/tools")
+            if language.encode_chat is None:
+                raise BadRequest("this model has no chat template; use it for completion", where="/model_id")
+            ids = language.encode_chat(prompt.messages)
+        else:
+            ids = language.tokenizer.encode_text(prompt.text)
+            if language.bos is not None and (language.add_bos or not ids):
+                ids = [language.bos, *ids]
+        if not ids:
+            raise BadRequest("the prompt is empty and this model needs at least one token")
+        return ids
+
+    def _token_text(self, token: int) -> str:
+        return self.language.tokenizer.decode([token], skip_special=False)
+
+
+def _cancel(reference: weakref.ref[Generation]) -> Callable[[], None]:
+    def cancel() -> None:
+        generation = reference()
+        if generation is not None:
+            generation.cancel()
+
+    return cancel

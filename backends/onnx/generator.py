@@ -1,0 +1,145 @@
+"""The TextGenerator port on ONNX Runtime."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from backends.config import EngineSettings
+from backends.context import CallContext
+from backends.errors import BadRequest, Unavailable
+from backends.inference import GenerateRequest, GenerationEvent, ModelLimits
+from backends.onnx.config import MODEL_FILE, DecoderConfig, read_model_config
+from backends.onnx.conversation import load_language
+from backends.onnx.engine import Engine
+from backends.onnx.executor import OnnxExecutor
+from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvLayout, kv_dtype
+from backends.onnx.scheduler import Scheduler, SchedulerStats
+from backends.onnx.session import DeviceChoice, open_session
+
+LENGTH_STEP = 64
+"""KV slots are a multiple of this many tokens long, so that they begin on a page."""
+
+log = structlog.get_logger(__name__)
+
+
+class ModelSource(Protocol):
+    """What the generator needs of a model store."""
+
+    def path(self, name: str) -> Path:
+        """Directory of the model. Raises UnknownReference, CorruptModel."""
+
+    def defaults(self, name: str) -> dict[str, float]:
+        """Sampling values to use where a request gives none (`repetition_penalty`). Raises UnknownReference."""
+
+
+class OnnxTextGenerator:
+    """Answers with the language models of a store; a model is loaded when it is first asked for and then stays.
+
+    `max_tokens` beyond the room that the prompt leaves is cut to that room: clients ask for 4,096 tokens as a matter
+    of habit. Images, tools and response_format are refused by name.
+    """
+
+    def __init__(
+        self,
+        models: ModelSource,
+        settings: EngineSettings,
+        *,
+        seeds: Callable[[], int] = lambda: secrets.randbits(63),
+    ) -> None:
+        self._models = models
+        self._settings = settings
+        self._seeds = seeds
+        self._engines: dict[str, Engine] = {}
+        self._devices: dict[str, DeviceChoice] = {}
+        self._loading = threading.Lock()
+        self._closed = False
+
+    def generate(self, context: CallContext, request: GenerateRequest) -> Iterator[GenerationEvent]:
+        """As the port says. Raises also BadRequest (an embedding model, no chat template), CorruptModel."""
+        context.check()
+        return self._engine(request.model).generate(context, request)
+
+    def limits(self, model: str) -> ModelLimits:
+        """Context length as served; nothing is loaded for it. Raises UnknownReference, BadRequest, CorruptModel."""
+        engine = self._engines.get(model)
+        if engine is not None:
+            return ModelLimits(engine.language.context_length)
+        return ModelLimits(self._context_length(self._config(model)[1]))
+
+    def load(self, model: str) -> None:
+        """Make the model ready now instead of at its first request. Raises as `generate`."""
+        self._engine(model)
+
+    def stats(self) -> dict[str, SchedulerStats]:
+        """Counters of every loaded model, by its name."""
+        return {model: engine.scheduler.stats() for model, engine in self._engines.copy().items()}
+
+    def devices(self) -> dict[str, DeviceChoice]:
+        """Where every loaded model runs, and why."""
+        return self._devices.copy()
+
+    def ping(self) -> None:
+        if self._closed:
+            raise Unavailable("the text generator is closed")
+        for engine in self._engines.copy().values():
+            engine.scheduler.ping()
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Refuse what comes; give what runs `drain_s` seconds to end, then end it with Unavailable."""
+        with self._loading:
+            self._closed = True
+            engines = list(self._engines.values())
+            self._engines.clear()
+        for engine in engines:
+            engine.scheduler.close(drain_s)
+
+    def _engine(self, model: str) -> Engine:
+        engine = self._engines.get(model)
+        if engine is not None:
+            return engine
+        with self._loading:
+            if self._closed:
+                raise Unavailable("the text generator is closed")
+            engine = self._engines.get(model)
+            if engine is None:
+                engine = self._engines[model] = self._load(model)
+            return engine
+
+    def _load(self, model: str) -> Engine:
+        directory, config = self._config(model)
+        settings, context_length = self._settings, self._context_length(config)
+        penalty = self._models.defaults(model).get("repetition_penalty", 1.0)
+        language = load_language(directory, config, context_length, penalty)
+        dtype = kv_dtype(config.kv_dtype)
+        session, choice = open_session(
+            directory / MODEL_FILE, settings.device, settings.threads, float16_kv=config.kv_dtype == "float16"
+        )
+        length = -(-context_length // LENGTH_STEP) * LENGTH_STEP
+        layout = KvLayout(config.layers, settings.slots, config.kv_heads, length, config.head_dim, dtype)
+        cache = HostKvCache(layout) if choice.device == "cpu" else DeviceKvCache(layout, choice.device)
+        scheduler = Scheduler(
+            OnnxExecutor(session, cache, config.vocab),
+            queue_length=settings.queue,
+            prefill_chunk=settings.prefill_chunk,
+            prefill_budget=settings.prefill_budget,
+            name=f"engine {model}",
+        )
+        self._devices[model] = choice
+        log.info("model loaded", model=model, device=choice.device, slots=settings.slots, context=context_length)
+        return Engine(language, scheduler, self._seeds)
+
+    def _config(self, model: str) -> tuple[Path, DecoderConfig]:
+        directory = self._models.path(model)
+        config = read_model_config(directory)
+        if not isinstance(config, DecoderConfig):
+            raise BadRequest(f"model {model} is an embedding model; it does not generate text", where="/model_id")
+        return directory, config
+
+    def _context_length(self, config: DecoderConfig) -> int:
+        return min(config.context_length, self._settings.max_context)
