@@ -19,7 +19,7 @@ class Section(BaseModel):
 class ProviderSettings(Section):
     """One provider: who serves an API, under which id, with which options."""
 
-    api: ApiName
+    api: ApiName = Field(description="The API it serves.")
     provider_id: str = Field(min_length=1, description="The id that resources name as their `provider_id`.")
     provider_type: str = Field(description="The technology: `inline::onnx`, `inline::lancedb`, `inline::memory`, ...")
     config: dict[str, Any] = Field(default_factory=dict, description="Options of that technology.")
@@ -54,9 +54,12 @@ class BackendSettings(Section):
     models_dir: Path | None = Field(None, description="Model store; empty takes `models` in the data directory.")
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
-    providers: tuple[ProviderSettings, ...] = (
-        ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx"),
-        ProviderSettings(api="vector_io", provider_id="lancedb", provider_type="inline::lancedb"),
+    providers: tuple[ProviderSettings, ...] = Field(
+        (
+            ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx"),
+            ProviderSettings(api="vector_io", provider_id="lancedb", provider_type="inline::lancedb"),
+        ),
+        description="Who serves which API. A list given here replaces the default one as a whole.",
     )
     default_providers: dict[ApiName, str] = Field(
         default_factory=dict, description="Provider per API for requests that name none, where an API has several."

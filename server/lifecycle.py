@@ -8,9 +8,14 @@ which cancels the work behind it.
 from __future__ import annotations
 
 import asyncio
-import json
+import re
+import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from backends.errors import Unavailable
+from generated.operations import OPERATIONS, Operation
+from server.http.errors import Problem, error_event, problem_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,8 +25,12 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LIVENESS = "/livez"
 READINESS = "/readyz"
-_STOPPING = "the server is stopping; send the request again"
-_RETRY_AFTER_S = 2
+_STOPPING = Unavailable("the server is stopping; send the request again", retry_after_s=2.0)
+_STREAMS = [
+    (re.compile(re.sub(r"\{[^}]*\}", "[^/]+", operation.path)), operation)
+    for operation in OPERATIONS.values()
+    if operation.stream_media == "text/event-stream"
+]
 
 
 class Lifecycle:
@@ -39,7 +48,7 @@ class Lifecycle:
         if self.draining:
             await _refuse(send)
             return
-        request = _Running(receive, send)
+        request = _Running(scope["path"], receive, send)
         self._running.add(request)
         try:
             await self._app(scope, request.receive, request.send)
@@ -62,7 +71,8 @@ class Lifecycle:
 class _Running:
     """One request: lets messages through until it is ended."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, path: str, receive: Receive, send: Send) -> None:
+        self._path = path
         self._receive = receive
         self._send = send
         self._media = ""
@@ -99,28 +109,21 @@ class _Running:
         self._ended.set()
         if self._state == "waiting":
             await _refuse(self._send)
-        elif self._media in ("text/event-stream", "application/jsonl"):
-            line = json.dumps({"error": {"message": _STOPPING, "code": "unavailable", "type": "server_error"}})
-            frame = f"data: {line}\n\n" if self._media == "text/event-stream" else f"{line}\n"
-            await self._send({"type": "http.response.body", "body": frame.encode(), "more_body": False})
-        # Any other answer that has begun is left to be cut: its length is already promised.
+        elif self._media == "text/event-stream" and (operation := _streaming(self._path)) is not None:
+            event = error_event(operation, problem_of(_STOPPING))
+            await self._send({"type": "http.response.body", "body": event, "more_body": False})
+        # Any other answer that has begun is left to be cut: its length is promised, or a half one would look whole.
+
+
+def _streaming(path: str) -> Operation | None:
+    """The operation that streams events at a path."""
+    return next((operation for pattern, operation in _STREAMS if pattern.fullmatch(path)), None)
 
 
 async def _refuse(send: Send) -> None:
-    body = json.dumps(
-        {
-            "type": "about:blank",
-            "title": "Service Unavailable",
-            "status": 503,
-            "detail": _STOPPING,
-            "error": {"message": _STOPPING, "code": "unavailable", "type": "server_error"},
-        }
-    ).encode()
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"retry-after", str(_RETRY_AFTER_S).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    problem = problem_of(_STOPPING)
+    headers = {**problem.headers, "connection": "close"}
+    request_id = str(uuid.uuid4())
+    await Problem(problem.status, problem.detail, problem.code, {**headers, "x-request-id": request_id}).send(
+        send, request_id
+    )

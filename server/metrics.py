@@ -29,7 +29,9 @@ DURATION = Histogram(
     buckets=_LATENCY,
 )
 REQUESTS_RUNNING = Gauge("onnxstack_http_requests_running", "HTTP requests being answered.", multiprocess_mode="livesum")
-STREAMS_RUNNING = Gauge("onnxstack_streams_running", "SSE and jsonl answers being sent.", multiprocess_mode="livesum")
+STREAMS_RUNNING = Gauge(
+    "onnxstack_streams_running", "SSE and jsonl answers being sent.", ("operation",), multiprocess_mode="livesum"
+)
 GENERATIONS_RUNNING = Gauge(
     "onnxstack_generations_running", "Generations admitted and not finished.", multiprocess_mode="livesum"
 )
@@ -51,11 +53,23 @@ def exposition() -> bytes:
     return generate_latest(registry)
 
 
-def observe_request(operation: str, method: str, status: int, duration_s: float) -> None:
-    """Count one answered request. operation: an operation id, or the name of one of our own routes."""
-    method = method if method in METHODS else "OTHER"
-    REQUESTS.labels(operation, method, str(status)).inc()
-    DURATION.labels(operation, method).observe(duration_s)
+class RequestMetrics:
+    """Counts requests and streams: the `Observer` of `server/http`. operation: see there, a bounded set."""
+
+    def request_started(self) -> None:
+        REQUESTS_RUNNING.inc()
+
+    def request_ended(self, operation: str, method: str, status: int, duration_s: float) -> None:
+        REQUESTS_RUNNING.dec()
+        method = method if method in METHODS else "OTHER"
+        REQUESTS.labels(operation, method, str(status)).inc()
+        DURATION.labels(operation, method).observe(duration_s)
+
+    def stream_started(self, operation: str) -> None:
+        STREAMS_RUNNING.labels(operation).inc()
+
+    def stream_ended(self, operation: str) -> None:
+        STREAMS_RUNNING.labels(operation).dec()
 
 
 class MeteredTextGenerator:

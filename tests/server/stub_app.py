@@ -14,10 +14,10 @@ async def _http(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         return
     path = scope["path"]
-    media = "text/event-stream" if path.startswith("/stream") else "application/json"
+    media = "text/event-stream" if path == "/v1/inference/completion" else "application/json"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", media.encode())]})
-    if path.startswith("/stream"):  # /stream/<events>/<milliseconds between>
-        _, _, events, pause = path.split("/")
+    if path == "/v1/inference/completion":  # ?<events>,<milliseconds between>
+        events, pause = scope["query_string"].decode().split(",")
         gone = asyncio.ensure_future(_gone(receive))
         for number in range(int(events)):
             await send({"type": "http.response.body", "body": f"data: {number}\n\n".encode(), "more_body": True})

@@ -12,7 +12,7 @@ from server.lifecycle import Lifecycle
 class Client:
     """One ASGI request and what was sent back."""
 
-    def __init__(self, path: str = "/v1/models") -> None:
+    def __init__(self, path: str = "/v1/inference/chat-completion") -> None:
         self.scope = {"type": "http", "path": path, "method": "GET", "headers": []}
         self.sent: list[Any] = []
         self.begun = asyncio.Event()
