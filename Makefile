@@ -1,0 +1,42 @@
+# make serve [PORT=8321] [DATA=~/.onnxstack]   a running server
+# make test [ARGS=...]                         lint, types, generated code, fast tests
+# make test-all                                everything, slow tests too
+# make check | make bench | make clean
+
+PORT ?= 8321
+DATA ?= $(HOME)/.onnxstack
+ARGS ?=
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+  $(if $(shell $(p) -c 'import sys; print("ok" if sys.version_info >= (3, 11) else "")' 2>/dev/null),$(p))))
+TOX = .venv/bin/tox
+
+.PHONY: serve test test-all check bench clean
+
+serve: .tox/serve/installed
+	@exec .tox/serve/bin/onnxstack serve --port $(PORT) --data-dir $(DATA)
+
+test: $(TOX)
+	$(TOX) run -e lint,generated,types,tests -- $(ARGS)
+
+test-all: $(TOX)
+	$(TOX) run -e lint,generated,types,tests -- --slow $(ARGS)
+
+check: $(TOX)
+	$(TOX) run -e lint,generated,types
+
+bench: $(TOX)
+	$(TOX) run -e bench -- $(ARGS)
+
+clean:
+	rm -rf .venv .tox
+
+# Everything that runs the server, and nothing else: no torch, no compiler.
+.tox/serve/installed: $(TOX) pyproject.toml tox.ini
+	@echo "installing the server into .tox/serve (once; about a minute)"
+	@$(TOX) run -q -e serve --notest
+	@touch $@
+
+$(TOX):
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found (PYTHON=/path/to/python3 names one)" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	@.venv/bin/python -m pip install -q 'tox>=4.22,<5'
