@@ -45,5 +45,6 @@ class MemoryExecutor:
             raise LookupError(f"slot {slot} does not hold the {past} tokens that are said to be there")
         if past + len(ids) > self.length:
             raise LookupError(f"{past + len(ids)} tokens do not fit a slot of {self.length}")
-        tokens = self._tokens[slot] = [*tokens[:past], *ids]
+        tokens[past:] = ids
+        self._tokens[slot] = tokens
         return tokens
