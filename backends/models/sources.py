@@ -33,7 +33,7 @@ _ENCODERS = {
     "bert"
 }  # `model_type` of config.json; every other type goes to the decoder's converter, which refuses by name
 _FOLDER_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model", ".md"}
-_CARD_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*([A-Za-z0-9.+\-]{1,64})[ \t]*\n")
+_CARD_LICENCE = re.compile(r"\A---\n(?:(?!---).*\n)*?license:[ \t]*([A-Za-z0-9.+\-]{1,64})[ \t]*\n")
 
 
 class Source(Protocol):
@@ -149,6 +149,8 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
     """
     if reference in catalog:
         return PackageSource(catalog[reference])
+    if not reference:  # as a path it would be the working directory
+        raise BadRequest("the model reference is empty")
     if reference.startswith("hf:"):
         raise Unsupported(
             f"{reference}: pulling from the Hugging Face hub is not supported; give a folder or a GGUF file"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,10 +73,10 @@ def test_a_second_pull_does_nothing_and_needs_no_index(store: ModelStore, index:
     assert stages.seen == []
 
 
-def test_a_pull_leaves_nothing_but_the_model(store: ModelStore) -> None:
-    store.pull("lab/tiny")
+def test_a_pull_leaves_nothing_but_the_model(store: ModelStore, tiny_bert: Path) -> None:
+    store.pull(str(tiny_bert))
     assert list((store.root / ".staging").iterdir()) == []
-    assert sorted(path.name for path in store.root.iterdir()) == [".locks", ".staging", "lab%2Ftiny"]
+    assert sorted(path.name for path in store.root.iterdir()) == [".locks", ".staging", "tiny-bert"]
 
 
 def test_an_archive_with_another_digest_is_refused_and_nothing_is_stored(store: ModelStore) -> None:
@@ -145,15 +146,15 @@ def test_a_converted_folder_is_taken_as_it_is(store: ModelStore, tmp_path: Path)
         elsewhere.pull(str(original.path), precision="fp32")
 
 
-def test_a_removed_model_is_gone(store: ModelStore) -> None:
-    path = store.pull("lab/tiny").path
-    store.remove("lab/tiny")
+def test_a_removed_model_is_gone(store: ModelStore, tiny_bert: Path) -> None:
+    path = store.pull(str(tiny_bert)).path
+    store.remove("tiny-bert")
     assert not path.exists()
-    assert "lab/tiny" not in store
+    assert "tiny-bert" not in store
     assert store.list() == []
     assert list((store.root / ".staging").iterdir()) == []
     with pytest.raises(UnknownReference):
-        store.remove("lab/tiny")
+        store.remove("tiny-bert")
 
 
 def test_a_model_that_is_not_there_is_named(store: ModelStore) -> None:
@@ -163,46 +164,48 @@ def test_a_model_that_is_not_there_is_named(store: ModelStore) -> None:
     assert ModelStore(store.root / "nowhere").list() == []
 
 
-def test_verify_finds_one_flipped_bit(store: ModelStore) -> None:
-    file = store.pull("lab/tiny").path / "model.onnx.data"
+def test_verify_finds_one_flipped_bit(store: ModelStore, tiny_bert: Path) -> None:
+    file = store.pull(str(tiny_bert)).path / "model.onnx.data"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     with pytest.raises(CorruptModel) as raised:
-        store.verify("lab/tiny")
+        store.verify("tiny-bert")
     assert raised.value.file == "model.onnx.data"
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing"])
-def test_a_cut_or_missing_file_is_seen_before_loading_and_mended_by_a_pull(store: ModelStore, damage: str) -> None:
-    file = store.pull("lab/tiny").path / "model.onnx.data"
+def test_a_cut_or_missing_file_is_seen_before_loading_and_mended_by_a_pull(
+    store: ModelStore, tiny_bert: Path, damage: str
+) -> None:
+    file = store.pull(str(tiny_bert)).path / "model.onnx.data"
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-1])
     else:
         file.unlink()
     with pytest.raises(CorruptModel) as raised:
-        store.path("lab/tiny")
+        store.path("tiny-bert")
     assert raised.value.file == "model.onnx.data"
-    store.pull("lab/tiny")
-    store.verify("lab/tiny")
+    store.pull(str(tiny_bert))
+    store.verify("tiny-bert")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[", '{"schema_version": 2}'])
-def test_a_manifest_that_cannot_be_read_is_reported_and_left_out_of_the_list(store: ModelStore, content: str) -> None:
-    (store.pull("lab/tiny").path / MANIFEST_FILE).write_text(content)
+def test_a_manifest_that_cannot_be_read_is_reported_and_left_out_of_the_list(
+    store: ModelStore, tiny_bert: Path, content: str
+) -> None:
+    (store.pull(str(tiny_bert)).path / MANIFEST_FILE).write_text(content)
     with pytest.raises(CorruptModel) as raised:
-        store.get("lab/tiny")
+        store.get("tiny-bert")
     assert raised.value.file == MANIFEST_FILE
     assert store.list() == []
-    store.pull("lab/tiny")
-    assert [model.name for model in store.list()] == ["lab/tiny"]
+    store.pull(str(tiny_bert))
+    assert [model.name for model in store.list()] == ["tiny-bert"]
 
 
 def test_defaults_are_those_of_the_catalogue_over_those_of_the_model(
     tmp_path: Path, tiny: PackagedModel, store: ModelStore
 ) -> None:
-    from dataclasses import replace
-
     catalog = {"x": replace(tiny, name="x", defaults={"repetition_penalty": 1.1})}
     own = ModelStore(tmp_path / "own", catalog=catalog)
     own.pull("x")
@@ -218,8 +221,8 @@ def test_the_time_of_a_pull_is_kept(tmp_path: Path, tiny_bert: Path) -> None:
     assert store.get("tiny-bert").manifest.created_at == moment
 
 
-def test_a_manifest_is_plain_json_with_its_schema_version(store: ModelStore) -> None:
-    manifest = json.loads((store.pull("lab/tiny").path / MANIFEST_FILE).read_text())
+def test_a_manifest_is_plain_json_with_its_schema_version(store: ModelStore, tiny_bert: Path) -> None:
+    manifest = json.loads((store.pull(str(tiny_bert)).path / MANIFEST_FILE).read_text())
     assert manifest["schema_version"] == 1
     assert str(store.root) not in json.dumps(manifest)
 
