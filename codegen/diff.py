@@ -173,7 +173,7 @@ def _parameters(
                 come.remove(twin)
                 # The name of a path parameter is not on the wire.
                 on_wire = parameter["in"] != "path"
-                message = f"parameter {name!r} is called {twin!r} now"
+                message = f"parameter {name!r} was removed; renamed to {twin!r}?"
                 yield Change(on_wire, "parameter-renamed", pointer(*where), message, label)
             else:
                 yield Change(True, "parameter-removed", pointer(*where), f"parameter {name!r} was removed", label)

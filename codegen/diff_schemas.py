@@ -89,13 +89,11 @@ class Comparison:
         for name in gone:
             where = (*place, "properties", name)
             twin = next((other for other in come if after[other] == before[name]), None)
+            message, kind = f"{name!r} was removed", "property-removed"
             if twin is not None:
                 come.remove(twin)
-                yield _finding("property-renamed", where, f"{name!r} is called {twin!r} now", narrows=True, widens=True)
-            else:
-                yield _finding(
-                    "property-removed", where, f"{name!r} was removed", narrows=True, widens=name in must_before
-                )
+                message, kind = f"{message}; renamed to {twin!r}?", "property-renamed"
+            yield _finding(kind, where, message, narrows=True, widens=name in must_before)
         for name in come:
             required = name in must_after
             # A new member in an answer is no surprise: readers ignore what they do not know.
