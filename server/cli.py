@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backends.errors import BadRequest, StackError
+from backends.errors import BadRequest, Misconfigured, StackError
 from server import __version__, cli_config, cli_db, cli_models
 from server.cli_options import ConfigOption, DataOption, console, errors, nested
 from server.redaction import mask
@@ -97,7 +97,7 @@ def main() -> None:
         sys.exit(2)
     except StackError as error:
         errors.print(f"error: {mask(error.message)}", markup=False)
-        sys.exit(2 if isinstance(error, BadRequest) else 1)
+        sys.exit(2 if isinstance(error, BadRequest | Misconfigured) else 1)
     except OSError as error:
         errors.print(f"error: {mask(str(error))}", markup=False)
         sys.exit(1)

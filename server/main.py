@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from gunicorn.arbiter import Arbiter
+
+from backends.errors import StackError
+from server import __version__
 from server.lifecycle import ASGIApp, Lifecycle, Receive, Scope, Send
 from server.logs import configure_logs, get_logger
 from server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from backends.stack import Backends
+    from server.http.options import HttpOptions
 
 
 class StackApplication:
@@ -47,31 +53,62 @@ def app() -> StackApplication:
     """The application as the environment configures it; called in every worker after its fork."""
     settings = load_settings(environ=os.environ)
     configure_logs(settings.log)
-    return build(settings)
+    try:
+        return build(settings)
+    except StackError as error:  # deliberate: one line, and gunicorn stops instead of trying again for ever
+        where = f"{error.where}: " if error.where else ""
+        get_logger("onnxstack").error("cannot start", reason=f"{where}{error.message}")
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
 def build(settings: Settings) -> StackApplication:
-    """The application for these settings; opens the backends."""
+    """The application for these settings; opens the backends. Raises Misconfigured, Unavailable."""
+    from backends.providers import FACTORIES
     from backends.stack import open_backends
     from server.http.app import create_app
+    from server.metrics import RequestMetrics, metered
 
-    backends = open_backends(settings.backends)
+    factories = {key: metered(factory) for key, factory in FACTORIES.items()}
+    backends = open_backends(settings.backends, version=__version__, factories=factories)
     try:
-        http = create_app(backends, settings)
+        http = create_app(backends, http_options(settings), RequestMetrics())
     except BaseException:
         backends.close()
         raise
     return StackApplication(http, lambda: registered_models(backends), backends.close)
 
 
+def http_options(settings: Settings) -> HttpOptions:
+    """What the HTTP layer needs of the settings."""
+    from server.http.options import HttpOptions
+
+    server, limits = settings.server, settings.limits
+    return HttpOptions(
+        worker_threads=server.threads,
+        short_threads=server.short_threads,
+        stream_limit=limits.generations,
+        body_limit_bytes=limits.body_bytes,
+        json_depth=limits.json_depth,
+        json_values=limits.json_values,
+        body_timeout_s=limits.body_timeout_s,
+        header_timeout_s=limits.header_timeout_s,
+        write_timeout_s=limits.write_timeout_s,
+        request_timeout_s=limits.request_timeout_s,
+        ping_interval_s=server.ping_interval_s,
+        api_keys=settings.auth.digests(),
+        isolation=settings.isolation,
+        cors_origins=settings.cors.origins,
+        cors_credentials=settings.cors.credentials,
+        cors_max_age_s=settings.cors.max_age_s,
+    )
+
+
 def registered_models(backends: Backends) -> list[tuple[str, str]]:
     """`(identifier, model_type)`, generators first."""
     from backends.context import CallContext
 
-    context = CallContext(request_id="start", principal="server")
     found = [
         (resource.identifier, str(resource.body.get("model_type", "llm")))
-        for resource in backends.store.list(context, "model")
+        for resource in backends.store.list(CallContext(request_id="start"), "model")
     ]
-    get_logger("onnxstack").info("ready", models=[name for name, _ in found])
     return sorted(found, key=lambda model: model[1] != "llm")

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from backends.config import BackendSettings, ProviderSettings
 from backends.context import CallContext
 from backends.inference import Finish, GenerateRequest, GenerationEvent, ModelLimits
 from backends.ports import TextGenerator
+from backends.providers import Factory, Provider
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -70,6 +73,18 @@ class RequestMetrics:
 
     def stream_ended(self, operation: str) -> None:
         STREAMS_RUNNING.labels(operation).dec()
+
+
+def metered(factory: Factory) -> Factory:
+    """A factory whose providers have metered generators."""
+
+    def make(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+        provider = factory(settings, entry)
+        if provider.generator is None:
+            return provider
+        return replace(provider, generator=MeteredTextGenerator(provider.generator))
+
+    return make
 
 
 class MeteredTextGenerator:

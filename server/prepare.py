@@ -14,11 +14,13 @@ def prepare_state(settings: Settings) -> None:
 
     Runs in the gunicorn master, so that a refusal is said once and not by every worker that would die of it.
     """
+    from backends.stack import MEMORY_URL
     from backends.store.migrate import open_database
 
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        open_database(settings.database).close()
+        if settings.database != MEMORY_URL:
+            open_database(settings.database).close()
     except (StackError, OSError) as error:
         get_logger("onnxstack").error("cannot start", reason=str(error))
         sys.exit(1)

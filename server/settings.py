@@ -33,6 +33,8 @@ class ServerSettings(Section):
     port: int = Field(8321, ge=1, le=65535, description="TCP port to listen on.")
     workers: int = Field(1, ge=1, le=256, description="Worker processes. Each holds its own copy of the models.")
     threads: int = Field(64, ge=4, le=4096, description="Requests and streams that one worker serves at a time.")
+    short_threads: int = Field(8, ge=1, le=256, description="Threads kept for GET requests, so that streams never block them.")
+    ping_interval_s: float = Field(15.0, gt=0, description="Seconds of silence before an idle stream gets a `: ping`.")
     backlog: int = Field(2048, ge=16, description="Connections that may wait to be accepted.")
     keepalive_s: int = Field(30, ge=1, description="Seconds an idle connection is kept open.")
     graceful_timeout_s: int = Field(
@@ -121,11 +123,13 @@ class LimitSettings(Section):
 
     body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest request body; a larger one gets 413.")
     json_depth: int = Field(128, ge=8, le=1000, description="Deepest nesting of a JSON body; a deeper one gets 400.")
+    json_values: int = Field(250_000, ge=1000, description="Values that a JSON body may hold, roughly; more gets 413.")
     generations: int = Field(
         48, ge=1, description="Generations that run or wait in one worker; one more gets 429. Below `server.threads`."
     )
     request_timeout_s: float = Field(600.0, gt=0, description="Seconds after which a call is given up.")
     body_timeout_s: float = Field(30.0, gt=0, description="Seconds a client may take to send its request body.")
+    header_timeout_s: float = Field(15.0, gt=0, description="Seconds a client may take to send its request headers.")
     write_timeout_s: float = Field(60.0, gt=0, description="Seconds a stream waits for a client that does not read.")
 
 

@@ -17,13 +17,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, InitSettingsSource
 
+from backends.errors import Misconfigured
+
 REFERENCE = re.compile(r"\$\{env\.([A-Za-z_][A-Za-z0-9_]*)(?::=([^}]*))?\}")
 # Kubernetes puts such variables beside every pod when a service is called `onnxstack`.
 SERVICE_LINK = re.compile(r"^(SERVICE_(HOST|PORT)|PORT)(_.*)?$")
 
 
-class InvalidSettings(Exception):
-    """The settings cannot be used. `problems`: one line each."""
+class InvalidSettings(Misconfigured):
+    """The settings cannot be used. `problems`: one line each, with its place."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
