@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from backends.config import BackendSettings
+from backends.config import ApiName, BackendSettings
 from backends.context import CallContext
 from backends.errors import StackError
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.ports import ResourceStore, Service
-from backends.providers import Providers
+from backends.providers import Factory, Providers
 from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
 from generated.models import ModelType
 
@@ -45,10 +46,16 @@ class Backends:
         self.store.close()
 
 
-def open_backends(settings: BackendSettings, *, version: str = "0") -> Backends:
+def open_backends(
+    settings: BackendSettings,
+    *,
+    version: str = "0",
+    factories: Mapping[tuple[ApiName, str], Factory] | None = None,
+) -> Backends:
     """Open everything the settings name, register the default models and drop what a kill left behind.
 
-    Call it in the process that serves, after any fork. version: the server's, for `/v1/version`.
+    Call it in the process that serves, after any fork. version: the server's, for `/v1/version`. factories: of the
+    providers by API and type; all that ship if None.
 
     Raises:
         Misconfigured: the settings name what does not exist.
@@ -56,7 +63,7 @@ def open_backends(settings: BackendSettings, *, version: str = "0") -> Backends:
     """
     store = _open_store(settings)
     try:
-        providers = Providers(settings)
+        providers = Providers(settings, factories)
     except BaseException:
         store.close()
         raise
