@@ -4,7 +4,7 @@ The template mixes its own special tokens with what users wrote, and afterwards 
 before rendering, wherever a user's text spells a special token, or an end of one that the neighbouring text might
 complete, a mark is put between its characters: a private-use character that occurs nowhere in this conversation. The
 template works on the marked text like on any other; an unbroken special token in its output is its own. Ordinary text
-is not touched at all, so whatever the template tests, trims or splits, it sees what the model's authors meant it to see.
+is not touched at all: whatever the template tests, trims or splits, it sees what the model's authors meant it to see.
 """
 
 from __future__ import annotations

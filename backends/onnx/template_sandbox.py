@@ -33,8 +33,8 @@ MAX_BITS = 4096
 
 FILTERS = frozenset({
     "abs", "attr", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items",
-    "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "safe", "select",
-    "selectattr", "sort", "string", "title", "trim", "unique", "upper",
+    "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "safe",
+    "select", "selectattr", "sort", "string", "title", "trim", "unique", "upper",
 })  # fmt: skip
 STRING_METHODS = frozenset({
     "capitalize", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdigit", "islower", "isspace",
@@ -120,7 +120,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(owner, str) and method == "replace":
             return _replace(owner, *args, **kwargs)
         if isinstance(owner, str) and method == "join":
-            return _join(*args, separator=owner, **kwargs)
+            return _join(args[0] if args else (), owner)
         result = super().call(context, function, *args, **kwargs)
         if isinstance(result, list | tuple | dict):
             _budget.get().measure(result)

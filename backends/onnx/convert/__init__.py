@@ -1,8 +1,8 @@
 """Model files to ONNX graphs for the engine, with numpy and onnx only.
 
 `convert_llama` takes a GGUF file or a Hugging Face folder of the Llama architecture, `convert_encoder` a folder of a
-BERT-like sentence encoder. Both treat their source as untrusted input and write a directory that appears whole or not at
-all; `backends/onnx/config.py` describes it.
+BERT sentence encoder. Both treat their source as untrusted and write a directory that appears whole or not at all;
+`backends/onnx/config.py` describes it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from backends.errors import CorruptModel
 from backends.onnx.config import (
@@ -50,14 +48,14 @@ def convert_llama(
     An existing `target` is replaced.
 
     precision: "int8" and "int4" are weight-only, in blocks of 32, with float32 activations and KV cache (embedding and
-    head are int8 in both); "fp32" is everything in float32. "fp16" is the whole graph and its KV cache in float16, meant
-    for CUDA, whose attention takes no float32; the CPU provider runs it too, slowly.
+    head are int8 in both); "fp32" is everything in float32. "fp16" is the whole graph and its KV cache in float16, for
+    CUDA, whose attention takes no float32; the CPU provider runs it too, slowly.
 
     Inputs of the graph:
         input_ids int64 [batch, seq]: the tokens to run.
         seqlens_k int32 [batch]: for each sequence the tokens in its cache after this run, minus one.
         total_len int32 []: the largest of `seqlens_k`, plus one.
-        logit_rows int64 [rows]: which of the batch * seq rows get logits, in order; row b * seq + s is token s of sequence b.
+        logit_rows int64 [rows]: which rows get logits; row b * seq + s is token s of sequence b.
         past.{i}.k, past.{i}.v kv_dtype [batch, kv_heads, max_len, head_dim]: the KV cache of layer i.
     Outputs:
         logits float32 [rows, vocab].
@@ -102,11 +100,7 @@ def convert_llama(
             context_length=shape.context_length,
             precision=precision,
             kv_dtype="float16" if half else "float32",
-            kv_bytes_per_token=2
-            * shape.layers
-            * shape.kv_heads
-            * shape.head_dim
-            * np.dtype("f2" if half else "f4").itemsize,
+            kv_bytes_per_token=2 * shape.layers * shape.kv_heads * shape.head_dim * (2 if half else 4),
             eos_token_ids=files.eos_token_ids,
             bos_token_id=files.bos_token_id,
             add_bos=files.add_bos,
@@ -122,8 +116,8 @@ def convert_encoder(
 ) -> None:
     """Write the sentence encoder in the Hugging Face folder `source` as the model directory `target`.
 
-    An existing `target` is replaced. precision: "int8" quantises the matrices of the layers (cosine to fp32 above 0.999),
-    the embedding tables stay float32.
+    An existing `target` is replaced. precision: "int8" quantises the matrices of the layers (cosine to fp32 above
+    0.999); the embedding tables stay float32.
 
     Inputs of the graph:
         input_ids int32 [batch, seq]: with the tokens that the tokenizer adds around a text.

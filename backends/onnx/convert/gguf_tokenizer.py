@@ -9,7 +9,10 @@ from backends.onnx.convert.gguf_file import GgufFile
 
 CONTROL, USER_DEFINED = 3, 4
 
-_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _QWEN2 = _LLAMA3.replace("{1,3}", "")
 _GPT2_OPEN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 
@@ -21,7 +24,7 @@ SMOLLM_NAMES = frozenset({"smollm", "starcoder", "refact", "command-r"})
 def build_tokenizer(gguf: GgufFile) -> Tokenizer:
     """The tokenizer of `gguf`, with control tokens as special tokens and nothing added around a text.
 
-    Sources of the splitting rules: each model's published `tokenizer.json`, and for "default" llama.cpp's `llama-vocab.cpp`.
+    Sources of the splitting rules: the models' `tokenizer.json` files; for "default", llama.cpp's `llama-vocab.cpp`.
 
     Raises:
         Unsupported: a tokenizer model other than byte-level BPE ("gpt2"), or a splitting rule not known here.

@@ -23,8 +23,8 @@ ALIGNMENT = 4096
 class GraphBuilder:
     """Collects nodes, constants, inputs and outputs, then writes `model` with its weights in `data`.
 
-    Every constant goes to disk as it is added, so no more than one weight is in memory. Use as a context manager and call
-    `save` inside.
+    Every constant goes to disk as it is added, so no more than one weight is in memory. Use as a context manager and
+    call `save` inside.
     """
 
     def __init__(self, model: Path, data: Path) -> None:

@@ -43,7 +43,7 @@ class HuggingFaceLlama:
         self.shape = _shape(config, found)
         self.shape.check(CONFIG)
         expected = {_tensor(name): shape for name, shape in self.shape.weights().items()}
-        # Old checkpoints carry the rotary frequencies, which follow from the configuration; tied ones may carry the head.
+        # Old checkpoints carry the rotary frequencies, which follow from the configuration; tied ones may have a head.
         ignored = {name for name in found if name.endswith("rotary_emb.inv_freq")}
         if self.shape.tied:
             ignored.add(_tensor("head"))

@@ -16,7 +16,7 @@ def published(target: Path) -> Iterator[Path]:
     """An empty directory to fill, which becomes `target` when the block ends without an error.
 
     It lies beside `target` as `.<name>.partial-*` until its files are on disk, and is then renamed: a process killed at
-    any point leaves nothing at `target` (or, at the worst moment of a replacement, the old one as `.<name>.replaced-*`).
+    any point leaves nothing new at `target` (during a replacement, the old one may be in `.<name>.replaced-*`).
     What killed processes left behind is removed by the next call for the same target.
     """
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,7 @@ def _least_squares_int4(weight: Float32) -> Int4Blocks:
     error = np.full(low.shape, np.inf, np.float32)
     zero = np.zeros(low.shape, np.float32)
     codes = np.zeros(blocks.shape, np.float32)
-    # A range narrower than the extremes clips outliers and resolves the rest better: try a few, keep the best per block.
+    # A range narrower than the extremes clips outliers and resolves the rest better: try a few, keep each best.
     for shrink in (1.0, 0.95, 0.9, 0.85, 0.8):
         scale = ((high - low) * np.float32(shrink / 15)).astype(np.float32)
         scale[scale == 0] = 1

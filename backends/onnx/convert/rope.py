@@ -1,6 +1,6 @@
 """Rotary position embedding tables, with the scaling rules that long-context Llama models use.
 
-Rotary embedding: Su et al., arXiv:2104.09864. Linear scaling: Chen et al., arXiv:2306.15595. The "llama3" rule: Llama 3.1,
+Rotary embedding: Su et al., arXiv:2104.09864. Linear scaling: Chen et al., arXiv:2306.15595. The "llama3" rule:
 https://github.com/meta-llama/llama-models/blob/main/models/llama3/model.py (`apply_scaling`).
 """
 
