@@ -27,7 +27,16 @@ def banner(settings: Settings, models: Sequence[tuple[str, str]]) -> str:
     ]
     chat = next((name for name, kind in models if kind == "llm"), None)
     if chat is not None:
-        lines += ["", "Ask it from a shell:", "", *curl(settings, chat), "", "or from Python:", "", *python(settings, chat)]
+        lines += [
+            "",
+            "Ask it from a shell:",
+            "",
+            *curl(settings, chat),
+            "",
+            "or from Python:",
+            "",
+            *python(settings, chat),
+        ]
     return "\n".join([*lines, ""])
 
 
@@ -50,9 +59,9 @@ def python(settings: Settings, model: str) -> list[str]:
     key = ', "Authorization": "Bearer " + os.environ["API_KEY"]' if settings.auth.keys else ""
     imports = "import json, os, urllib.request as web" if settings.auth.keys else "import json, urllib.request as web"
     url = f"{settings.server.url}/v1/inference/chat-completion"
-    request = f'web.Request("{url}", json.dumps({json.dumps(_body(model))}).encode(), {{"Content-Type": "application/json"{key}}})'
+    body = f"json.dumps({json.dumps(_body(model))}).encode()"
     return [
         imports,
-        f"request = {request}",
+        f'request = web.Request("{url}", {body}, {{"Content-Type": "application/json"{key}}})',
         'print(json.load(web.urlopen(request))["completion_message"]["content"])',
     ]

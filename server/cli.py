@@ -1,7 +1,7 @@
 """The command `onnxstack`.
 
-Verbs import what they need when they run, so that `--help` and `version` answer at once. Deliberate errors become one line
-on standard error: exit code 2 for settings and input, 1 for everything that went wrong later.
+Verbs import what they need when they run, so that `--help` and `version` answer at once. Deliberate errors become one
+line on standard error: exit code 2 for settings and input, 1 for everything that went wrong later.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from backends.errors import BadRequest, Misconfigured, StackError
 from server import __version__, cli_config, cli_db, cli_models
 from server.cli_options import ConfigOption, DataOption, console, errors, nested
 from server.redaction import mask
-from server.settings import CONFIG_VARIABLE, InvalidSettings, Settings, load_settings
+from server.settings import CONFIG_VARIABLE, Settings, load_settings
+from server.settings_file import InvalidSettings
 
 if TYPE_CHECKING:
     from server.processes import Ready

@@ -117,7 +117,12 @@ def shown_progress(model: str) -> Iterator[Report]:
 
         yield tell
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=errors) as bars:
         tasks: dict[str, TaskID] = {}
 

@@ -14,7 +14,8 @@ from typing import Any
 from server.logs import JoinedLogger, configure_logs
 from server.metrics_files import MetricsDirectory
 from server.processes import end_with_parent
-from server.settings import InvalidSettings, load_settings
+from server.settings import load_settings
+from server.settings_file import InvalidSettings
 
 try:
     _settings = load_settings(environ=os.environ)

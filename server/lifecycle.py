@@ -1,8 +1,8 @@
 """Serving, draining, ending: the outermost ASGI layer of a worker, which knows every request that runs.
 
-While draining, readiness says 503 and new work is refused with 503; what runs goes on. `end_running` answers what is left:
-a request whose answer has not begun gets a 503, a stream gets a last error event, and the application sees a disconnect,
-which cancels the work behind it.
+While draining, readiness says 503 and new work is refused with 503; what runs goes on. `end_running` answers what is
+left: a request whose answer has not begun gets a 503, a stream gets a last error event, and the application sees a
+disconnect, which cancels the work behind it.
 """
 
 from __future__ import annotations

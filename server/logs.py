@@ -1,15 +1,15 @@
 """Logs: one stream of structured lines for our own events and those of gunicorn, uvicorn, alembic and warnings.
 
-JSON objects, one per line, or coloured text for people. Secrets never appear: `Secrets` and `SecretStr` print as hidden,
-members with a secret's name are masked, bearer tokens and passwords in URLs are masked wherever they stand in a text,
-and tracebacks carry no local variables.
+JSON objects, one per line, or coloured text for people. Secrets never appear: `Secrets` and `SecretStr` print as
+hidden, members with a secret's name are masked, bearer tokens and passwords in URLs are masked wherever they stand in
+a text, and tracebacks carry no local variables.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, TextIO
+from typing import TextIO
 
 import structlog
 from gunicorn.config import Config
@@ -83,7 +83,7 @@ def get_logger(name: str) -> BoundLogger:
 
 
 class JoinedLogger(GunicornLogger):
-    """gunicorn's logger without handlers of its own: its lines join ours. Access lines are written by our middleware."""
+    """gunicorn's logger without handlers of its own: its lines join ours. Access lines come from `server/http`."""
 
     def setup(self, cfg: Config) -> None:
         self.error_log.propagate = True

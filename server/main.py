@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class StackApplication:
     """An ASGI application with the backends behind it. `server/worker.py` drains and closes it."""
 
-    def __init__(self, http: ASGIApp, models: Callable[[], Sequence[tuple[str, str]]], close: Callable[[], None]) -> None:
+    def __init__(
+        self, http: ASGIApp, models: Callable[[], Sequence[tuple[str, str]]], close: Callable[[], None]
+    ) -> None:
         self._lifecycle = Lifecycle(http)
         self._models = models
         self._close = close
@@ -66,16 +68,23 @@ def build(settings: Settings) -> StackApplication:
     from backends.providers import FACTORIES
     from backends.stack import open_backends
     from server.http.app import create_app
-    from server.metrics import RequestMetrics, metered
+    from server.metrics import RequestMetrics, metered, metrics_documents
+    from server.reference_page import reference_documents
 
     factories = {key: metered(factory) for key, factory in FACTORIES.items()}
     backends = open_backends(settings.backends, version=__version__, factories=factories)
     try:
-        http = create_app(backends, http_options(settings), RequestMetrics())
+        pages = {**reference_documents(), **metrics_documents()}
+        http = create_app(backends, http_options(settings), extra_routes=pages, observer=RequestMetrics())
     except BaseException:
         backends.close()
         raise
-    return StackApplication(http, lambda: registered_models(backends), backends.close)
+
+    def close() -> None:
+        http.close()
+        backends.close()
+
+    return StackApplication(http, lambda: registered_models(backends), close)
 
 
 def http_options(settings: Settings) -> HttpOptions:

@@ -19,6 +19,7 @@ from backends.context import CallContext
 from backends.inference import Finish, GenerateRequest, GenerationEvent, ModelLimits
 from backends.ports import TextGenerator
 from backends.providers import Factory, Provider
+from server.http.documents import Document, Source
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -31,7 +32,9 @@ DURATION = Histogram(
     ("operation", "method"),
     buckets=_LATENCY,
 )
-REQUESTS_RUNNING = Gauge("onnxstack_http_requests_running", "HTTP requests being answered.", multiprocess_mode="livesum")
+REQUESTS_RUNNING = Gauge(
+    "onnxstack_http_requests_running", "HTTP requests being answered.", multiprocess_mode="livesum"
+)
 STREAMS_RUNNING = Gauge(
     "onnxstack_streams_running", "SSE and jsonl answers being sent.", ("operation",), multiprocess_mode="livesum"
 )
@@ -54,6 +57,11 @@ def exposition() -> bytes:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+def metrics_documents() -> dict[str, Source]:
+    """Path -> document: `/metrics`."""
+    return {"/metrics": lambda: Document(exposition(), (("content-type", CONTENT_TYPE), ("cache-control", "no-store")))}
 
 
 class RequestMetrics:

@@ -5,14 +5,14 @@ Nothing is fetched from another host, and the content security policy forbids it
 
 from __future__ import annotations
 
-import hashlib
 import base64
-import html
+import hashlib
 import importlib.util
 import json
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+
+from server.http.documents import Document, Source
 
 ASSETS = {
     "swagger-ui.css": "text/css; charset=utf-8",
@@ -20,14 +20,6 @@ ASSETS = {
     "favicon-32x32.png": "image/png",
 }
 _YEAR_S = 31_536_000
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A static answer. headers include the content type."""
-
-    body: bytes
-    headers: tuple[tuple[str, str], ...]
 
 
 @cache
@@ -39,25 +31,28 @@ def _assets_directory() -> Path:
     return Path(spec.origin).parent / "dist"
 
 
+def reference_documents() -> dict[str, Source]:
+    """Path -> document: the page and its assets, read once."""
+    documents: dict[str, Source] = {"/docs": reference_page}
+    for name in ASSETS:
+        documents[f"/docs/assets/{name}"] = partial(_asset, name)
+    return documents
+
+
 @cache
-def asset(name: str) -> Page | None:
-    """One file of Swagger UI, or None for a name that is not served."""
-    if name not in ASSETS:
-        return None
-    body = (_assets_directory() / name).read_bytes()
-    return Page(
-        body,
-        (
-            ("content-type", ASSETS[name]),
-            ("cache-control", f"public, max-age={_YEAR_S}, immutable"),
-            ("x-content-type-options", "nosniff"),
-        ),
+def _asset(name: str) -> Document:
+    headers = (
+        ("content-type", ASSETS[name]),
+        ("cache-control", f"private, max-age={_YEAR_S}, immutable"),
+        ("x-content-type-options", "nosniff"),
     )
+    return Document((_assets_directory() / name).read_bytes(), headers)
 
 
 @cache
-def reference_page(title: str = "API reference", *, contract: str = "openapi.json", assets: str = "docs/assets") -> Page:
-    """The page. contract, assets: URLs of the OpenAPI document and of the assets' folder, relative to `/docs`."""
+def reference_page() -> Document:
+    """The page. Its links are relative, so that it also works behind a proxy that adds a prefix."""
+    contract, assets = "openapi.json", "docs/assets"
     version = hashlib.sha256((_assets_directory() / "swagger-ui-bundle.js").read_bytes()).hexdigest()[:12]
     options = {
         "url": contract,
@@ -76,7 +71,7 @@ def reference_page(title: str = "API reference", *, contract: str = "openapi.jso
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
+<title>API reference</title>
 <link rel="icon" type="image/png" href="{assets}/favicon-32x32.png?{version}">
 <link rel="stylesheet" href="{assets}/swagger-ui.css?{version}">
 </head>
@@ -92,7 +87,7 @@ def reference_page(title: str = "API reference", *, contract: str = "openapi.jso
         "default-src 'none'; connect-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
         f"script-src 'self' 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return Page(
+    return Document(
         body.encode(),
         (
             ("content-type", "text/html; charset=utf-8"),

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 
 from server.processes import PARENT_VARIABLE, READY_VARIABLE, Ready
-from server.settings import DELIMITER, PREFIX, InvalidSettings, Settings
+from server.settings import DELIMITER, PREFIX, Settings
+from server.settings_file import InvalidSettings
 
 COMMAND = (sys.executable, "-m", "gunicorn", "-c", "python:server.gunicorn_conf", "server.main:app()")
 

@@ -1,7 +1,7 @@
-"""All settings of a server: one model, read from defaults, then a YAML file, then the environment, then the command line.
+"""All settings of a server, read from defaults, then a YAML file, then the environment, then the command line.
 
-The file is named by `--config` or `ONNXSTACK_CONFIG`. A variable is the prefix `ONNXSTACK_` and the path of the setting with
-`__` between its parts: `ONNXSTACK_SERVER__PORT=8080`. `docs/configuration.md` is generated from this module
+The file is named by `--config` or `ONNXSTACK_CONFIG`. A variable is the prefix `ONNXSTACK_` and the path of the setting
+with `__` between its parts: `ONNXSTACK_SERVER__PORT=8080`. `docs/configuration.md` is generated from this module
 (`python -m server.settings_page`), so a field's description is what operators read.
 """
 
@@ -33,7 +33,9 @@ class ServerSettings(Section):
     port: int = Field(8321, ge=1, le=65535, description="TCP port to listen on.")
     workers: int = Field(1, ge=1, le=256, description="Worker processes. Each holds its own copy of the models.")
     threads: int = Field(64, ge=4, le=4096, description="Requests and streams that one worker serves at a time.")
-    short_threads: int = Field(8, ge=1, le=256, description="Threads kept for GET requests, so that streams never block them.")
+    short_threads: int = Field(
+        8, ge=1, le=256, description="Threads kept for GET requests, so that streams never block them."
+    )
     ping_interval_s: float = Field(15.0, gt=0, description="Seconds of silence before an idle stream gets a `: ping`.")
     backlog: int = Field(2048, ge=16, description="Connections that may wait to be accepted.")
     keepalive_s: int = Field(30, ge=1, description="Seconds an idle connection is kept open.")
@@ -70,7 +72,9 @@ class ApiKey(Section):
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-fA-F]{64}$", description="SHA-256 of the key in hex: `printf %s KEY | sha256sum`."
     )
-    key: SecretStr | None = Field(None, description="The key itself; it is hashed at start. Better given as `${env.X}`.")
+    key: SecretStr | None = Field(
+        None, description="The key itself; it is hashed at start. Better given as `${env.X}`."
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -91,9 +95,12 @@ class ApiKey(Section):
 class AuthSettings(Section):
     """Who may call. Without any key everyone who can connect may."""
 
-    keys: tuple[ApiKey, ...] = Field((), description="The API keys. When there is one, every path but liveness needs it.")
+    keys: tuple[ApiKey, ...] = Field(
+        (), description="The API keys. When there is one, every path but liveness needs it."
+    )
     allow_unauthenticated_public_bind: bool = Field(
-        False, description="Listen on a public address although there is no key. Anyone who can connect may then do all."
+        False,
+        description="Listen on a public address although there is no key. Anyone who can connect may then do all.",
     )
 
     @model_validator(mode="after")

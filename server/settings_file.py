@@ -1,4 +1,4 @@
-"""The settings file: YAML with `${env.NAME}` and `${env.NAME:=default}`, and errors that say where and what would be right."""
+"""The settings file: YAML with `${env.NAME}` and `${env.NAME:=default}`, and errors that say where and what to do."""
 
 from __future__ import annotations
 
@@ -100,7 +100,11 @@ def _plain(
             items.append(_plain(item, (*location, index), lines, problems, path, environ))
         return items
     value = yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
-    return _resolve(value, location, problems, f"{path}:{node.start_mark.line + 1}", environ) if isinstance(value, str) else value
+    return (
+        _resolve(value, location, problems, f"{path}:{node.start_mark.line + 1}", environ)
+        if isinstance(value, str)
+        else value
+    )
 
 
 def _resolve(

@@ -29,9 +29,9 @@ Every setting has a default; `onnxstack serve` needs none. A value comes from, l
 3. the environment: `{PREFIX}` and the path with `{DELIMITER}` between its parts; lists and sections as JSON,
 4. an option of the command line.
 
-In the file `${{env.NAME}}` stands for an environment variable, and `${{env.NAME:=default}}` for one that may be missing or
-empty. A key that is no setting is refused with its place and the nearest name. `onnxstack config show` prints what is in
-force, secrets masked; `onnxstack config check` reads everything as `serve` would.
+In the file `${{env.NAME}}` stands for an environment variable, and `${{env.NAME:=default}}` for one that may be missing
+or empty. A key that is no setting is refused with its place and the nearest name. `onnxstack config show` prints what
+is in force, secrets masked; `onnxstack config check` reads everything as `serve` would.
 
 ```yaml
 server:
@@ -133,7 +133,9 @@ def _type(annotation: Any, info: FieldInfo | None = None) -> str:
     if origin is dict:
         return "mapping"
     names = {int: "integer", float: "number", bool: "boolean", Path: "path", SecretStr: "secret"}
-    name = names.get(annotation, "section" if isinstance(annotation, type) and issubclass(annotation, BaseModel) else "text")
+    name = names.get(
+        annotation, "section" if isinstance(annotation, type) and issubclass(annotation, BaseModel) else "text"
+    )
     return name + _bounds(info)
 
 

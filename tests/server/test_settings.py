@@ -10,7 +10,8 @@ import pytest
 
 from server.cli_config import effective
 from server.redaction import HIDDEN
-from server.settings import InvalidSettings, Settings, load_settings
+from server.settings import Settings, load_settings
+from server.settings_file import InvalidSettings
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,11 @@ def test_the_file_may_be_named_by_the_environment(tmp_path: Path, monkeypatch: p
 def test_references_to_variables_are_replaced_and_an_empty_variable_takes_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = "server: {port: '${env.A_PORT:=5555}'}\ndatabase_url: 'postgresql://${env.A_HOST:=db}/x'\nvector_url: '${env.NONE:=}'\n"
+    text = """
+server: {port: '${env.A_PORT:=5555}'}
+database_url: 'postgresql://${env.A_HOST:=db}/x'
+vector_url: '${env.NONE:=}'
+"""
     settings = load(tmp_path, text)
     assert (settings.server.port, settings.database_url, settings.vector_url) == (5555, "postgresql://db/x", "")
     monkeypatch.setenv("A_PORT", "6666")
@@ -123,8 +128,18 @@ def test_variables_that_kubernetes_adds_for_a_service_of_our_name_are_no_setting
     assert load_settings(environ=os.environ).server.port == 8321
 
 
-@pytest.mark.parametrize(("host", "public"), [("127.0.0.1", False), ("::1", False), ("localhost", False),
-                                              ("0.0.0.0", True), ("::", True), ("192.168.1.5", True), ("gpu-box", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("localhost", False),
+        ("0.0.0.0", True),
+        ("::", True),
+        ("192.168.1.5", True),
+        ("gpu-box", True),
+    ],
+)
 def test_a_public_address_needs_a_key_or_an_explicit_word(tmp_path: Path, host: str, public: bool) -> None:
     settings = load(tmp_path, f"server: {{host: '{host}'}}\n")
     if public:
