@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "report":
         return _report(root, as_json=options.json)
     if options.command == "stubs":
-        written = handlers.write_stubs(build.load(root)[1], root / "handlers")
+        written = handlers.write_stubs(build.load(root).operations, root / "handlers")
         print("\n".join(f"stub: handlers.{name}" for name in written) or "every operation has a handler")
         return OK
     generation = build.generate(root)
@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(root: Path, *, as_json: bool) -> int:
-    misfits = report.compare(build.load(root)[1], root / "handlers")
+    misfits = report.compare(build.load(root).operations, root / "handlers")
     if as_json:
         print(json.dumps([misfit.as_json() for misfit in misfits], indent=1))
     else:

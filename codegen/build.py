@@ -18,7 +18,6 @@ from codegen import contract as contracts
 from codegen.contract import Contract
 from codegen.documents import Object
 from codegen.errors import CodegenError, UnacceptedChangeError
-from codegen.operations import Operation
 
 SOURCE = "openapi.yaml"
 OVERLAYS = ("codegen/overlay.yaml", "codegen/overlay.server.yaml")
@@ -31,15 +30,13 @@ class Generation:
     """What a generation makes: file name -> text, and the lock that belongs to it."""
 
     contract: Contract
-    operations: list[Operation]
     files: dict[str, str]
     lock: Object
 
 
-def load(root: Path) -> tuple[Contract, list[Operation]]:
-    """The contract under `root` and its operations."""
-    contract = contracts.load(root / SOURCE, root / "codegen")
-    return contract, operations.read(contract.public)
+def load(root: Path) -> Contract:
+    """The contract under `root`, with its overlays."""
+    return contracts.load(root / SOURCE, root / "codegen")
 
 
 def generate(root: Path) -> Generation:
@@ -51,7 +48,8 @@ def generate(root: Path) -> Generation:
     installed = importlib.metadata.version(models.GENERATOR)
     if installed != models.GENERATOR_VERSION:
         raise CodegenError(f"{models.GENERATOR} must be {models.GENERATOR_VERSION}, installed is {installed}")
-    contract, table = load(root)
+    contract = load(root)
+    table = contract.operations
     view = conformance.render(contract.base, contracts.conformance_schemas(contract))
     files = {
         "__init__.py": f'{models.HEADER}\n"""Data made from the contract; `python -m codegen` writes it."""\n',
@@ -73,7 +71,7 @@ def generate(root: Path) -> Generation:
         }
     )
     lock = {SOURCE: {"sha256": _sha256((root / SOURCE).read_bytes())}, "counts": contract.counts}
-    return Generation(contract, table, files, lock)
+    return Generation(contract, files, lock)
 
 
 def check_lock(root: Path, generation: Generation) -> None:

@@ -12,8 +12,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from codegen import documents, inline, normalise, overlay
+from codegen import documents, inline, normalise, operations, overlay
 from codegen.documents import Object, objects
+from codegen.errors import ContractError
+from codegen.operations import Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Contract:
     base: Object
     public: Object
     schemas: Object
+    operations: list[Operation]
     accepted: frozenset[str]
     counts: dict[str, int]
 
@@ -32,13 +35,28 @@ def load(source: Path, folder: Path) -> Contract:
 
     Raises:
         OverlayError: an overlay does not fit the contract any more.
-        ContractError: the contract has a shape that the generators do not know.
+        ContractError: every place that needs a decision: operations without a name, inline schemas without a name,
+            choices that overlap, shapes that cannot be served.
     """
     base = overlay.apply(documents.read(source), overlay.load(folder / "overlay.yaml"))
     public = overlay.apply(base, overlay.load(folder / "overlay.server.yaml"))
     counts: Counter[str] = Counter()
     schemas = public["components"]["schemas"]
-    schemas = inline.named(normalise.any_of(normalise.any_json(schemas, counts), counts))
+    problems = [
+        f"{place}: one value matches two alternatives; make it an anyOf in codegen/overlay.yaml"
+        for place in normalise.overlaps(schemas)
+    ]
+    table: list[Operation] = []
+    try:
+        table = operations.read(public)
+    except ContractError as error:
+        problems.append(str(error))
+    try:
+        schemas = inline.named(normalise.any_of(normalise.any_json(schemas, counts), counts))
+    except ContractError as error:
+        problems.append(str(error))
+    if problems:
+        raise ContractError("\n".join(problems))
     accepted = normalise.accepted(public["paths"], schemas)
     for name in sorted(accepted):
         schemas[name] = normalise.opened(schemas[name], counts)
@@ -47,7 +65,7 @@ def load(source: Path, folder: Path) -> Contract:
     for schema in objects(public["paths"]):
         if isinstance(schema.get("oneOf"), list) and {"type": "null"} in schema["oneOf"]:
             counts["response or null"] += 1
-    return Contract(base, public, schemas, frozenset(accepted), dict(sorted(counts.items())))
+    return Contract(base, public, schemas, table, frozenset(accepted), dict(sorted(counts.items())))
 
 
 def conformance_schemas(contract: Contract) -> Object:

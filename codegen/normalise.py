@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from codegen.documents import Json, Object, objects, rewrite
+from codegen.documents import Json, Object, objects, pointer, rewrite
 from codegen.errors import ContractError
 
 SCHEMA_PREFIX = "#/components/schemas/"
@@ -43,6 +43,35 @@ def any_of(node: Json, counts: Counter[str]) -> Json:
         return schema
 
     return rewrite(node, rule)
+
+
+def overlaps(schemas: Object) -> list[str]:
+    """Places of a `oneOf` that one value can match twice: an integer that is a number too, a string in two ways."""
+    found = []
+
+    def scalar(schema: Json) -> set[str]:
+        target = schemas.get(schema["$ref"].removeprefix(SCHEMA_PREFIX), {}) if "$ref" in schema else schema
+        kind = target.get("type")
+        if "const" in target or not isinstance(kind, str) or kind in ("object", "array"):
+            return set()
+        return {"integer", "number"} if kind == "number" else {kind}
+
+    def walk(node: Json, place: tuple[str | int, ...]) -> None:
+        if isinstance(node, dict):
+            seen: set[str] = set()
+            for alternative in node["oneOf"] if isinstance(node.get("oneOf"), list) else []:
+                if scalar(alternative) & seen:
+                    found.append(pointer(*place, "oneOf"))
+                    break
+                seen |= scalar(alternative)
+            for key, value in node.items():
+                walk(value, (*place, key))
+        elif isinstance(node, list):
+            for index, value in enumerate(node):
+                walk(value, (*place, index))
+
+    walk(schemas, ("components", "schemas"))
+    return found
 
 
 def references(node: Json) -> set[str]:

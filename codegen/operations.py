@@ -127,6 +127,11 @@ def _read_one(contract: Object, modules: dict[str, str], path: str, method: str,
     if len(streams) > 1 or set(answers) - {"application/json", *STREAMS}:
         raise ContractError(f"{where}/responses: cannot serve the media types {sorted(answers)}")
     response, nullable = _answer(answers.get("application/json"), where)
+    if streams and "oneOf" in answers[streams[0]]:
+        raise ContractError(
+            f"{where}/responses: {streams[0]} is a choice; in codegen/overlay.yaml give the answer as application/json "
+            "and one event as text/event-stream"
+        )
     stream = _answer(answers[streams[0]], where)[0] if streams else None
     described = entry["responses"].get("200", {}).get("description", "")
     return Operation(

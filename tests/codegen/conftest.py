@@ -26,7 +26,7 @@ def upstream() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def operations() -> list[Operation]:
     """The operations of the real contract."""
-    return build.load(ROOT)[1]
+    return build.load(ROOT).operations
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 
 from codegen import api, models
 from codegen.contract import load
-from codegen.operations import read
 
 from .conftest import ROOT, Plant
 
@@ -52,7 +51,7 @@ def mypy(checkout: Path, folder: Path) -> str:
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").write_text("")
     (folder / "generated" / "models.py").write_text(models.render(contract.schemas))
-    (folder / "generated" / "api.py").write_text(api.render(read(contract.public)))
+    (folder / "generated" / "api.py").write_text(api.render(contract.operations))
     for name, text in HANDLERS.items():
         (folder / "handlers" / f"{name}.py").write_text(text)
     (folder / "fit.py").write_text(FIT)
@@ -92,4 +91,4 @@ def test_mypy_names_what_no_longer_fits(plant: Plant, checkout: Path, tmp_path: 
 
 def test_the_published_protocols_are_those_of_the_contract(checkout: Path) -> None:
     contract = load(checkout / "openapi.yaml", checkout / "codegen")
-    assert (ROOT / "generated" / "api.py").read_text() == api.render(read(contract.public))
+    assert (ROOT / "generated" / "api.py").read_text() == api.render(contract.operations)

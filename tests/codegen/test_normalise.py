@@ -36,6 +36,19 @@ def test_one_of_becomes_any_of_in_place() -> None:
     assert list(normalise.any_of(schema, Counter())) == ["a", "anyOf", "b"]
 
 
+def test_a_choice_that_one_value_matches_twice_is_found() -> None:
+    schemas: dict[str, Any] = {
+        "Word": {"type": "string", "enum": ["a"]},
+        "A": {"oneOf": [{"$ref": "#/components/schemas/Word"}, {"type": "string"}]},
+        "B": {"properties": {"n": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}},
+        "C": {"oneOf": [{"type": "string"}, {"type": "null"}, {"type": "array", "items": {"type": "string"}}]},
+    }
+    assert normalise.overlaps(schemas) == [
+        "#/components/schemas/A/oneOf",
+        "#/components/schemas/B/properties/n/oneOf",
+    ]
+
+
 def test_only_what_clients_send_is_opened(contract: Contract) -> None:
     assert "additionalProperties" not in contract.schemas["ChatCompletionRequest"]
     assert "additionalProperties" not in contract.schemas["UserMessage"]

@@ -60,7 +60,7 @@ def test_a_changed_parameter_names_the_handler(
     if change is parameter_removed:
         path = folder / "datasetio.py"
         path.write_text(path.read_text().replace("filter_condition: str | None = None", "*, filter_condition: str"))
-    _, after = build.load(plant(change))
+    after = build.load(plant(change)).operations
     (misfit,) = report.compare(after, folder)
     assert (misfit.kind, misfit.handler, misfit.file) == ("changed", "datasetio.get_rows_paginated", "datasetio.py")
     assert message in misfit.message
@@ -79,7 +79,7 @@ def test_a_moved_parameter_names_the_handler(plant: Plant, folder: Path) -> None
     overlay.write_text(
         overlay.read_text().replace("/v1/post-training/job/status", "/v1/post-training/jobs/{job_id}/status")
     )
-    _, after = build.load(checkout)
+    after = build.load(checkout).operations
     misfits = report.compare(after, folder)
     assert {misfit.handler for misfit in misfits} == {"post_training.training_job_status"}
     assert any("takes no argument `job_id: str`" in misfit.message for misfit in misfits)
@@ -89,7 +89,7 @@ def test_a_moved_parameter_names_the_handler(plant: Plant, folder: Path) -> None
 def test_a_removed_operation_leaves_an_extra_handler(plant: Plant, folder: Path) -> None:
     checkout = plant(operation_removed)
     drop_action(checkout, "$.paths['/v1/models/{model_id}'].delete")
-    _, after = build.load(checkout)
+    after = build.load(checkout).operations
     assert lines(report.compare(after, folder)) == [("extra", "models.unregister_model")]
 
 
@@ -99,7 +99,7 @@ def test_a_new_operation_lacks_a_handler_until_stubs_ran(plant: Plant, folder: P
             "get": {**contract["paths"]["/v1/models"]["get"], "operationId": "list_prompts"}
         }
 
-    _, after = build.load(plant(add))
+    after = build.load(plant(add)).operations
     assert lines(report.compare(after, folder)) == [("missing", "models.list_prompts")]
     handlers.write_stubs(after, folder)
     assert report.compare(after, folder) == []
@@ -112,7 +112,7 @@ def test_another_request_schema_names_the_handler(plant: Plant, folder: Path) ->
         content = contract["paths"]["/v1/inference/embeddings"]["post"]["requestBody"]["content"]
         content["application/json"]["schema"]["$ref"] = "#/components/schemas/EmbedRequest"
 
-    _, after = build.load(plant(exchange))
+    after = build.load(plant(exchange)).operations
     (misfit,) = report.compare(after, folder)
     assert str(misfit).endswith(
         "inference.embeddings: argument `body` must accept EmbedRequest, accepts EmbeddingsRequest"
