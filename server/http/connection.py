@@ -1,0 +1,77 @@
+"""The connection under HTTP: what must happen before there is a request, or when there is no way to answer one.
+
+uvicorn waits for ever for a request line and its headers, and an application cannot cut a connection whose other end does
+not read. Both are what slow clients attack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class TimedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 on httptools, with a time limit for the headers, `onnxstack.abort`, and problems for bad requests.
+
+    `scope["extensions"]["onnxstack.abort"]()` drops the connection without waiting for what is still unsent.
+    """
+
+    header_timeout_s: ClassVar[float] = 15.0
+
+    @classmethod
+    def with_header_timeout(cls, seconds: float) -> type[TimedHttpProtocol]:
+        """The protocol with another time limit, from the first byte that is missing to the end of the headers."""
+        return type("TimedHttpProtocol", (cls,), {"header_timeout_s": seconds})
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._headers_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"onnxstack.abort": self.transport.abort}  # type: ignore[typeddict-item]
+        if self._headers_due is None:  # a further request on the same connection
+            self._expect_headers()
+
+    def on_headers_complete(self) -> None:
+        self._forget_headers()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_headers()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP gets the error shape of everything else."""
+        detail = "this is not a valid HTTP request"
+        body = json.dumps(
+            {
+                "type": "about:blank",
+                "title": "Bad Request",
+                "status": 400,
+                "detail": detail,
+                "request_id": str(uuid.uuid4()),
+                "error": {"message": detail, "code": "bad_request", "type": "invalid_request_error"},
+            }
+        ).encode()
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\nconnection: close\r\n"
+            b"x-should-retry: false\r\ncontent-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+        )
+        self.transport.close()
+
+    def _expect_headers(self) -> None:
+        self._headers_due = self.loop.call_later(self.header_timeout_s, self.transport.abort)
+
+    def _forget_headers(self) -> None:
+        if self._headers_due is not None:
+            self._headers_due.cancel()
+            self._headers_due = None
