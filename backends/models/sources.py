@@ -24,8 +24,6 @@ from backends.models.manifest import (
 )
 from backends.models.progress import Progress
 from backends.onnx.config import MODEL_FILE, DecoderConfig, read_model_config
-from backends.onnx.convert import convert_encoder, convert_llama
-from backends.onnx.convert.gguf_file import GgufFile
 
 UNKNOWN_LICENCE = "unknown"
 DEFAULT_PRECISION: Precision = "int8"
@@ -84,6 +82,8 @@ class GgufSource:
     fixed_precision: Precision | None = None
 
     def __init__(self, path: Path) -> None:
+        from backends.onnx.convert.gguf_file import GgufFile
+
         self._path = path
         self.licence = GgufFile(path).text("general.license") or UNKNOWN_LICENCE
         self.defaults: Mapping[str, float] = {}
@@ -173,6 +173,9 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
 
 
 def _convert(kind: ModelKind, weights: Path, target: Path, precision: Precision, progress: Progress) -> None:
+    # Only here: a server whose models are pulled never converts, and the import takes as long as the rest of its start.
+    from backends.onnx.convert import convert_encoder, convert_llama
+
     report: Callable[[str, float], None] = lambda _, share: progress("convert", int(share * 1000), 1000)  # noqa: E731
     report("", 0.0)
     if kind == "llm":
