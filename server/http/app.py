@@ -16,8 +16,8 @@ from handlers.call import Call
 from server.http.auth import Authentication
 from server.http.body import BodyReader
 from server.http.bridge import Bridge
-from server.http.contract import read_generated_json
 from server.http.connexion_wiring import connexion_application
+from server.http.contract import read_generated_json
 from server.http.documents import Documents, Source, contract_documents
 from server.http.errors import Problems
 from server.http.gate import contract_gate

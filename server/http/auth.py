@@ -1,7 +1,7 @@
 """API keys: enforced before routing, on every path but liveness, as soon as one key is configured.
 
-Keys come as `Authorization: Bearer <key>` and never in the URL, which ends up in logs. Only their SHA-256 is kept; a key
-has enough entropy that a slow hash would add nothing but load.
+Keys come as `Authorization: Bearer <key>` and never in the URL, which ends up in logs. Only their SHA-256 is kept; a
+key has enough entropy that a slow hash would add nothing but load.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ class BodyReader:
         """The model of the body.
 
         Raises:
-            UnsupportedMediaType: not JSON, or compressed. PayloadTooLarge. BadRequest: no body, not JSON, not the model.
-            HTTPException: 408, the body did not come in time. Cancelled: the client left.
+            UnsupportedMediaType: not JSON, or compressed. BadRequest: no body, not JSON, not the model.
+            PayloadTooLarge: over a limit. HTTPException: 408, it did not come in time. Cancelled: the client left.
         """
         _check_media_type(Headers(scope=scope))
         raw = await self._bytes(scope, receive)
@@ -90,7 +90,7 @@ class BodyReader:
 def _check_media_type(headers: Headers) -> None:
     coding = headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("identity", ""):
-        raise UnsupportedMediaType(f"{coding[:40]!r} is not accepted; send the body uncompressed", where="content-encoding")
+        raise UnsupportedMediaType(f"{coding[:40]!r} is not accepted; send it uncompressed", where="content-encoding")
     media_type, _, options = headers.get("content-type", "").partition(";")
     media_type = media_type.strip().lower()
     if media_type and media_type != "application/json" and not media_type.endswith("+json"):

@@ -1,7 +1,7 @@
 """From Connexion's event loop to Flask's threads and back.
 
-a2wsgi's own bridge has ten threads, never notices that a client has left and cannot speak while a handler is silent. This
-one runs a call in a thread of `limits.Admission` and relays what it yields:
+a2wsgi's own bridge has ten threads, never notices that a client has left and cannot speak while a handler is silent.
+This one runs a call in a thread of `limits.Admission` and relays what it yields:
 
 - the status goes out with the first chunk, so an error before it is still a real error status;
 - a client that leaves cancels the `CallContext` at once and closes the handler's iterator at its next chunk;
@@ -160,7 +160,7 @@ class Bridge:
         finished = False
         try:
             finished = await response.relay(state.context)
-        except _ClientTooSlow:
+        except _SlowClientError:
             log.info("client of %s did not read for %g s", operation.operation_id, self._options.write_timeout_s)
             state.abort()
         finally:
@@ -249,10 +249,10 @@ class _Response:
                     )
                 await self._send({"type": "http.response.body", "body": data, "more_body": more})
         except TimeoutError:
-            raise _ClientTooSlow from None
+            raise _SlowClientError from None
 
 
-class _ClientTooSlow(Exception):
+class _SlowClientError(Exception):
     """The client did not read for `write_timeout_s`."""
 
 

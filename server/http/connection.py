@@ -1,7 +1,7 @@
 """The connection under HTTP: what must happen before there is a request, or when there is no way to answer one.
 
-uvicorn waits for ever for a request line and its headers, and an application cannot cut a connection whose other end does
-not read. Both are what slow clients attack.
+uvicorn waits for ever for a request line and its headers, and an application cannot cut a connection whose other end
+does not read. Both are what slow clients attack.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class TimedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 on httptools, with a time limit for the headers, `onnxstack.abort`, and problems for bad requests.
+    """uvicorn's HTTP/1.1 on httptools, with a time limit for headers, a way to abort and problems for bad requests.
 
     `scope["extensions"]["onnxstack.abort"]()` drops the connection without waiting for what is still unsent.
     """
@@ -37,7 +37,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {"onnxstack.abort": self.transport.abort}  # type: ignore[typeddict-item]
+        self.scope["extensions"] = {"onnxstack.abort": self.transport.abort}  # type: ignore[dict-item]
         if self._headers_due is None:  # a further request on the same connection
             self._expect_headers()
 

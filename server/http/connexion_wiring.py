@@ -3,8 +3,8 @@
 1. `validator_map["parameter"]` and `["body"]` (public): our parser and our gate instead of Draft 4.
 2. `uri_parser_class` (public): nothing, since 1. has parsed already.
 3. `_middleware_app.asgi_app`: our bridge instead of a2wsgi's.
-4. `Flask.create_url_adapter`: Flask takes the route that Connexion's router has found. Two routers with different ideas of
-   `%0A`, `//` or a trailing slash would let a request be checked as one operation and served as another.
+4. `Flask.create_url_adapter`: Flask takes the route that Connexion's router has found. Two routers with different ideas
+   of `%0A`, `//` or a trailing slash would let a request be checked as one operation and served as another.
 5. `middleware._build_middleware_stack`: built now, so that a fault of the document ends the start, not a request.
 """
 
@@ -31,13 +31,15 @@ from server.http.responders import respond
 
 with warnings.catch_warnings():  # Connexion 3.3 imports a deprecated name of jsonschema and Starlette's test client
     warnings.simplefilter("ignore")
-    import connexion
-    from connexion.datastructures import MediaTypeDict
-    from connexion.frameworks.starlette import starlettify_path
-    from connexion.middleware.context import ContextMiddleware
-    from connexion.middleware.request_validation import RequestValidationMiddleware
-    from connexion.middleware.routing import RoutingMiddleware
-    from connexion.resolver import Resolver
+    import connexion  # type: ignore[import-untyped]
+    from connexion.datastructures import MediaTypeDict  # type: ignore[import-untyped]
+    from connexion.frameworks.starlette import starlettify_path  # type: ignore[import-untyped]
+    from connexion.middleware.context import ContextMiddleware  # type: ignore[import-untyped]
+    from connexion.middleware.request_validation import (  # type: ignore[import-untyped]
+        RequestValidationMiddleware,
+    )
+    from connexion.middleware.routing import RoutingMiddleware  # type: ignore[import-untyped]
+    from connexion.resolver import Resolver  # type: ignore[import-untyped]
 
 Invoke = Callable[[Operation, CallContext, dict[str, object]], object]
 """Runs the handler of an operation with its arguments, `body` among them."""
@@ -77,7 +79,7 @@ def connexion_application(
 
 
 def path_pattern(path: str, types: Mapping[str, str]) -> re.Pattern[str]:
-    """The pattern by which Connexion's router matches `path`. types: parameter -> `path` where an id may hold slashes."""
+    """How Connexion's router matches `path`. types: parameter -> `path` where an id may hold slashes."""
     pattern, _, _ = compile_path(starlettify_path(path, types))
     return pattern
 

@@ -135,8 +135,8 @@ def problem_of(error: BaseException) -> Problem:
 def error_event(operation: Operation, problem: Problem) -> bytes:
     """The last event of an SSE stream that fails after its first byte.
 
-    Beside `error` it has the least of a regular event, so that readers of the official clients 0.1.0 and 0.1.1 that look
-    at the event first do not break, and nothing that says the answer is complete (facts, section 2.1).
+    Beside `error` it has the least of a regular event, so that readers on the official clients 0.1.0 and 0.1.1 who
+    look at the event first do not break, and nothing that says that the answer is complete.
     """
     event: dict[str, object] = {"error": problem.error}
     if operation.module == "agents":

@@ -1,7 +1,7 @@
 """The gate: what of a request's JSON reaches a handler, as the generated model.
 
-The JSON Schema decides what is accepted (jsonschema-rs on `generated/schemas.json`, 2 us for a chat body), Pydantic builds
-the model and, where it refuses the same thing, gives the better explanation.
+The JSON Schema decides what is accepted (jsonschema-rs on `generated/schemas.json`, 2 us for a chat body), Pydantic
+builds the model and, where it refuses the same thing, gives the better explanation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Gate:
         self._nulls = NullRule(definitions)
         self._validators = {
             model: jsonschema_rs.validator_for(
-                {"$schema": schemas["$schema"], "$ref": f"#/$defs/{model.__name__}", "$defs": definitions}, mask="the value"
+                {"$schema": schemas["$schema"], "$ref": f"#/$defs/{model.__name__}", "$defs": definitions},
+                mask="the value",
             )
             for model in models
         }
@@ -103,7 +104,8 @@ def _explain_pydantic(error: ValidationError, value: Any) -> BadRequest:
 
 
 def _explain_schema(errors: Iterable[Any]) -> BadRequest:
-    found = sorted(((list(error.instance_path), str(error.message)) for error in errors), key=lambda item: -len(item[0]))
+    found = [(list(error.instance_path), str(error.message)) for error in errors]
+    found.sort(key=lambda item: -len(item[0]))
     return _bad_request([(pointer(place), message) for place, message in found[:_SHOWN_ERRORS]])
 
 
@@ -116,11 +118,14 @@ def _place(location: tuple[int | str, ...], value: Any) -> list[int | str]:
     """Pydantic's location without the tags of unions, which are no members of `value`."""
     place: list[int | str] = []
     for position, part in enumerate(location):
-        if isinstance(value, dict) and isinstance(part, str) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        elif not (isinstance(value, dict) and position == len(location) - 1):
-            continue
+        match value:
+            case dict() if part in value:
+                value = value[part]
+            case list() if isinstance(part, int):
+                value = value[part]
+            case dict() if position == len(location) - 1:  # the member that is missing
+                pass
+            case _:
+                continue
         place.append(part)
     return place

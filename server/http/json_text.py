@@ -21,7 +21,7 @@ _ODD_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 def parse_json(raw: bytes, *, depth: int, values: int) -> Any:
     """The value of a JSON text.
 
-    depth: deepest nesting that is accepted. values: rough number of values that is accepted, counted by `,`, `[` and `{`.
+    depth: deepest nesting that is accepted. values: rough number of values that is accepted, counted by `,`, `[`, `{`.
 
     Raises:
         BadRequest: not strict JSON. PayloadTooLarge: more than `values`.

@@ -1,7 +1,7 @@
 """How many calls run at a time. A limit is tried, never waited for: one call too many is told so at once.
 
-Every call has a thread for as long as it runs. GETs have a small pool of their own, so that neither streams nor long work
-can keep `/v1/health` from answering; generations have fewer slots than the other pool has threads.
+Every call has a thread for as long as it runs. GETs have a small pool of their own, so that neither streams nor long
+work can keep `/v1/health` from answering; generations have fewer slots than the other pool has threads.
 """
 
 from __future__ import annotations

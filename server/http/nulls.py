@@ -1,7 +1,7 @@
 """One rule: a null member of a request means that the member is not there.
 
 It holds where the schema names the member, does not require it and has no null for it. Members of free objects (rows,
-metadata, tool arguments) keep their nulls, and a null that the schema wants otherwise is left for the validator to refuse.
+metadata, tool arguments) keep their nulls; a null in place of something required is left for the validator to refuse.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class NullRule:
                         self._apply(schema, member)
 
     def _branches(self, schema: Schema, value: Any) -> list[Schema]:
-        """The object or array schemas that `value` may be meant by: alternatives whose constants it contradicts are out."""
+        """The object or array schemas that `value` may be meant for: none whose constants it contradicts."""
         schema = self._resolve(schema)
         found: list[Schema] = []
         for keyword in ("anyOf", "oneOf", "allOf"):

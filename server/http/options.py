@@ -11,10 +11,10 @@ from typing import Literal
 class HttpOptions:
     """Limits, keys and times of one worker process.
 
-    worker_threads: requests and streams that run at a time; `short_threads` more answer GETs and are never used by streams.
+    worker_threads: calls and streams that run at a time. short_threads: more threads, for GETs only.
     stream_limit: generations (streamed or not) that run at a time; one more gets 429. Must be below worker_threads.
     short_queue: GETs that may wait for one of the short threads; one more gets 429.
-    body_limit_bytes: largest request body. json_depth: deepest nesting of it; json_values: rough number of JSON values in it.
+    body_limit_bytes: largest request body. json_depth: its deepest nesting. json_values: about how many values it has.
     body_timeout_s: seconds a client may take to send its body; header_timeout_s: its request line and headers.
     write_timeout_s: seconds a response waits for a client that does not read.
     request_timeout_s: seconds until a call is given up with 504. ping_interval_s: seconds of silence before `: ping`.

@@ -1,6 +1,6 @@
 """Path and query parameters, in every form that clients send them.
 
-Lists: repeated (`a=1&a=2`), with commas (`a=1,2`, the official client) or as a JSON array; an empty value is an empty list.
+Lists: repeated (`a=1&a=2`), with commas (`a=1,2`, the official client) or a JSON array; an empty one is an empty list.
 Objects: JSON, `name[key]=value` (the official client), `key=value` of their own members, or a Python literal.
 Lists of objects: a JSON array, repeated JSON objects, or Python literals with commas between (the official client).
 """
@@ -61,7 +61,7 @@ class ParameterParser:
         if query:
             known = sorted(p.name for p in operation.parameters if p.location == "query")
             expected = f"this operation has {', '.join(known)}" if known else "this operation has none"
-            raise BadRequest(f"not known; {expected}", where=f"query parameter {sorted(query)[0][:80]}")
+            raise BadRequest(f"not known; {expected}", where=f"query parameter {min(query)[:80]}")
         return arguments
 
     def _value(self, parameter: Parameter, query: dict[str, list[str]]) -> object:
@@ -145,7 +145,7 @@ def _scalar(parameter: Parameter, text: str) -> object:
         return _BOOLEANS[text.lower()]
     if parameter.type == "string":
         return text
-    raise BadRequest(f"{text[:40]!r} is not a value of type {parameter.type}", where=f"query parameter {parameter.name}")
+    raise BadRequest(f"{text[:40]!r} is not of type {parameter.type}", where=f"query parameter {parameter.name}")
 
 
 def _strings(name: str, texts: list[str]) -> list[str]:
@@ -191,7 +191,7 @@ def _check_range(name: str, value: object, schema: Mapping[str, Any]) -> None:
         least, most = schema.get("minimum"), schema.get("maximum")
         if (least is not None and value < least) or (most is not None and value > most):
             limits = [f"at least {least}"] * (least is not None) + [f"at most {most}"] * (most is not None)
-            raise BadRequest(f"{value} is out of range; {' and '.join(limits)} is expected", where=f"query parameter {name}")
+            raise BadRequest(f"{value} is not {' and '.join(limits)}", where=f"query parameter {name}")
     if isinstance(value, str):
         if len(value) < schema.get("minLength", 0) or len(value) > schema.get("maxLength", len(value)):
             raise BadRequest(
@@ -199,4 +199,5 @@ def _check_range(name: str, value: object, schema: Mapping[str, Any]) -> None:
                 where=f"query parameter {name}",
             )
         if "enum" in schema and value not in schema["enum"]:
-            raise BadRequest(f"one of {', '.join(map(str, schema['enum']))} is expected", where=f"query parameter {name}")
+            expected = ", ".join(map(str, schema["enum"]))
+            raise BadRequest(f"one of {expected} is expected", where=f"query parameter {name}")

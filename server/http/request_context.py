@@ -155,7 +155,7 @@ def _provider_data(header: str | None) -> Secrets:
     try:
         values = json.loads(header)
     except (ValueError, RecursionError):
-        raise BadRequest("not valid JSON; a JSON object of strings is expected", where="X-LlamaStack-Provider-Data") from None
+        values = None
     if not isinstance(values, dict) or not all(value is None or isinstance(value, str) for value in values.values()):
         raise BadRequest("a JSON object of strings is expected", where="X-LlamaStack-Provider-Data")
     return Secrets({name: value for name, value in values.items() if value})

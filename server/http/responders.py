@@ -1,8 +1,8 @@
 """From a handler's result to a response: JSON, `null`, SSE or jsonl.
 
-Absent members are left out (free objects keep their nulls), timestamps go out in UTC with `Z`, a number that JSON cannot
-write becomes null. SSE is `data: <json>` and an empty line, nothing else: no `event:`, no `id:`, no `[DONE]`, which the
-official clients 0.1.x would try to parse. jsonl has one line per item and no empty lines.
+Absent members are left out (free objects keep their nulls), timestamps go out in UTC with `Z`, a number that JSON
+cannot write becomes null. SSE is `data: <json>` and an empty line, nothing else: no `event:`, no `id:`, no `[DONE]`,
+which the official clients 0.1.x would try to parse. jsonl has one line per item and no empty lines.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _framed(items: Iterator[object], encode: Encoder, before: bytes, after: byte
 @cache
 def encoder(model: ModelType) -> Encoder:
     """JSON bytes of a value of `model`."""
-    adapter: TypeAdapter[Any] = TypeAdapter(model)
+    adapter: TypeAdapter[Any] = TypeAdapter(model)  # type: ignore[arg-type]
     if _has_timestamps(adapter):
         return lambda value: to_json(_in_utc(adapter.dump_python(value, exclude_none=True)), inf_nan_mode="null")
     if isinstance(model, type) and issubclass(model, BaseModel):

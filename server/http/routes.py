@@ -1,7 +1,7 @@
 """Which methods a path has: 404, 405 and OPTIONS are answered here, before Connexion sees the request.
 
-Connexion's router names only the methods of the first route that fits in `Allow`, and redirects where a slash is too many.
-The patterns are those of Connexion's own router, made from the same document.
+Connexion's router names only the methods of the first route that fits in `Allow`, and redirects where there is a slash
+too many. The patterns are those of Connexion's own router, made from the same document.
 """
 
 from __future__ import annotations
