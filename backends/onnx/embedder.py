@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from backends.onnx.config import EncoderConfig, read_model_config
 from backends.onnx.encoder import OnnxEncoder
 from backends.onnx.turns import Admission, Turns
 
-_TOKENIZE_AT_ONCE = 256
+_TOKENIZE_AT_ONCE = 64
 
 log = structlog.get_logger(__name__)
 
@@ -44,13 +45,15 @@ class OnnxEmbedder:
         settings: EngineSettings,
         *,
         load: Callable[[Path, EncoderConfig], OnnxEncoder] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._models = models
         self._settings = settings
         self._load = load or (lambda path, config: OnnxEncoder(path, config, settings.device, settings.threads))
         self._encoders: dict[str, OnnxEncoder] = {}
         self._loading = threading.Lock()
-        self._turns = Turns()
+        self._turns = Turns(now)
+        self._now = now
         self._admission = Admission(settings.queue + 1, "embedding requests")
         self._closed = False
 
@@ -60,7 +63,7 @@ class OnnxEmbedder:
         The context is checked between runs. Raises UnknownReference, BadRequest, Overloaded, Unavailable, CorruptModel,
         Cancelled, DeadlineExceeded.
         """
-        context.check()
+        context.check(self._now)
         with self._admission.enter():
             encoder = self._encoder(request.model)
             vectors = np.empty((len(request.texts), encoder.config.embedding_dimension), np.float32)
@@ -106,11 +109,10 @@ class OnnxEmbedder:
                 log.info("encoder loaded", model=model, dimension=encoder.config.embedding_dimension)
             return encoder
 
-    @staticmethod
-    def _tokenize(context: CallContext, encoder: OnnxEncoder, texts: Sequence[str]) -> list[list[int]]:
+    def _tokenize(self, context: CallContext, encoder: OnnxEncoder, texts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = []
         for start in range(0, len(texts), _TOKENIZE_AT_ONCE):
-            context.check()
+            context.check(self._now)
             ids += encoder.tokenize(texts[start : start + _TOKENIZE_AT_ONCE])
         return ids
 

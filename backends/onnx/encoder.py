@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from backends.errors import CorruptModel, Unavailable
+from backends.errors import Unavailable
 from backends.onnx.config import MODEL_FILE, TOKENIZER_FILE, EncoderConfig
 from backends.onnx.session import Device, open_session
+from backends.onnx.tokenizer import TextTokenizer
 
 TokenIds = Sequence[int]
 
@@ -28,19 +28,13 @@ class OnnxEncoder:
 
     def __init__(self, directory: Path, config: EncoderConfig, device: Device, threads: int) -> None:
         self.config = config
-        try:
-            self._tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise CorruptModel(TOKENIZER_FILE, str(error).partition("\n")[0]) from error
-        # The saved file may carry the padding and truncation of its training run.
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(config.max_tokens)
+        self._tokenizer = TextTokenizer(directory / TOKENIZER_FILE)
         # An encoder has no KV cache, so float32 serves on CUDA too.
         self._session, self.device = open_session(directory / MODEL_FILE, device, threads)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text with the special tokens, at most `config.max_tokens` of them."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        """Token ids of each text with the tokens around it, at most `config.max_tokens`. Raises BadRequest."""
+        return self._tokenizer.encode_for_embedding(texts, self.config.max_tokens)
 
     def run(self, batch: Sequence[TokenIds]) -> NDArray[np.float32]:
         """Unit vectors, float32 [batch, dimension], of texts given as token ids, padded to the longest here.
