@@ -9,13 +9,17 @@ from typing import get_args
 from backends.config import ApiName, BackendSettings, ProviderSettings
 from backends.errors import BadRequest, Misconfigured, NoProvider
 from backends.ports import Embedder, Service, TextGenerator, ToolCatalog, VectorIndex
+from generated.models import ModelType
 
 APIS: tuple[ApiName, ...] = get_args(ApiName)
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One provider and its ports: those that its API needs and its technology has."""
+    """One provider and its ports: those that its API needs and its technology has.
+
+    models: the names it knows of a model type, for messages; None where it takes any.
+    """
 
     api: ApiName
     provider_id: str
@@ -24,6 +28,7 @@ class Provider:
     embedder: Embedder | None = None
     vectors: VectorIndex | None = None
     tools: ToolCatalog | None = None
+    models: Callable[[ModelType], Sequence[str]] | None = None
 
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
@@ -143,6 +148,7 @@ def _onnx_inference(settings: BackendSettings, entry: ProviderSettings) -> Provi
         entry.provider_type,
         generator=OnnxTextGenerator(models, settings.engine),
         embedder=OnnxEmbedder(models, settings.engine),
+        models=lambda kind: [model.name for model in models.list() if model.manifest.kind == kind],
     )
 
 
@@ -153,7 +159,7 @@ def _lance_vectors(settings: BackendSettings, entry: ProviderSettings) -> Provid
     return Provider(entry.api, entry.provider_id, entry.provider_type, vectors=index)
 
 
-def _memory_inference(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+def _memory_inference(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     from backends.memory.embedder import MemoryEmbedder
     from backends.memory.generator import MemoryTextGenerator
 
@@ -161,7 +167,7 @@ def _memory_inference(_settings: BackendSettings, entry: ProviderSettings) -> Pr
         entry.api,
         entry.provider_id,
         entry.provider_type,
-        generator=MemoryTextGenerator(),
+        generator=MemoryTextGenerator(settings=settings.engine),
         embedder=MemoryEmbedder(),
     )
 

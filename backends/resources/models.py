@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from backends.context import CallContext
 from backends.errors import BadRequest, UnknownReference
+from backends.inference import ModelLimits
 from backends.ports import Embedder, JsonObject, Resource, ResourceStore, TextGenerator
 from backends.providers import Provider, Providers
 from backends.resources.registry import Registry
+from backends.resources.rules import name_some
 from generated.models import Model, ModelType, RegisterModelRequest
 
 DIMENSION = "embedding_dimension"
@@ -34,12 +36,9 @@ class Models:
             {"metadata": metadata, "model_type": model_type},
         )
         if model_type == "embedding":
-            metadata[DIMENSION] = _dimension(_embedder(provider), resource.provider_resource_id, metadata)
+            metadata[DIMENSION] = _dimension(provider, resource.provider_resource_id, metadata)
         else:
-            try:
-                _generator(provider).limits(resource.provider_resource_id)
-            except UnknownReference as error:
-                raise _not_served(error) from error
+            _limits(provider, _generator(provider), resource.provider_resource_id, model_type)
         return _model(self._registry.put(context, resource))
 
     def register_if_served(self, context: CallContext, model_id: str, model_type: ModelType) -> bool:
@@ -125,17 +124,21 @@ def _serves(provider: Provider, model: str, model_type: ModelType) -> bool:
     return True
 
 
-def _not_served(error: UnknownReference) -> BadRequest:
-    return BadRequest(error.message, where="/provider_model_id")
+def _limits(provider: Provider, port: TextGenerator | Embedder, model: str, model_type: ModelType) -> ModelLimits:
+    try:
+        return port.limits(model)
+    except UnknownReference as error:
+        there = name_some(list(provider.models(model_type))) if provider.models else "unknown"
+        raise BadRequest(
+            f"provider `{provider.provider_id}` has no model {model!r} of type {model_type}; available: {there}",
+            where="/provider_model_id",
+        ) from error
 
 
-def _dimension(embedder: Embedder, model: str, metadata: JsonObject) -> int:
+def _dimension(provider: Provider, model: str, metadata: JsonObject) -> int:
     """The size of the model's vectors: the provider's, which a given one must equal; else the given one."""
     where = f"/metadata/{DIMENSION}"
-    try:
-        known = embedder.limits(model).embedding_dimension
-    except UnknownReference as error:
-        raise _not_served(error) from error
+    known = _limits(provider, _embedder(provider), model, "embedding").embedding_dimension
     given = metadata.get(DIMENSION)
     if given is None:
         if known is None:

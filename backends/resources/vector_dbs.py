@@ -137,11 +137,15 @@ class VectorDbs:
         self._store.reserve(context, wanted.storage_name)
         try:
             index.create(context, wanted.storage_name, wanted.body["embedding_dimension"])
-            self._store.put(context, wanted, expect={("vector_db", wanted.identifier): current})
         except StackError:
-            # Whatever cannot be undone now, `collect` finds by the reservation.
             self._drop(context, index, wanted.storage_name)
             raise
+        try:
+            self._store.put(context, wanted, expect={("vector_db", wanted.identifier): current})
+        except Conflict:
+            self._drop(context, index, wanted.storage_name)
+            raise
+        # Any other failure leaves open whether the row was committed: then the reservation decides, not we.
         if current is not None:
             self._drop_released(context, current)
         return wanted

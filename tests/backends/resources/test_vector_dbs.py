@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import itertools
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends.context import CallContext
+from backends.errors import BadRequest, Conflict, NotFound, StorageFull, Unavailable, UnknownReference
+from backends.ports import ResourceStore, VectorChunk, VectorIndex
+from backends.resources import VectorDbs
+from backends.stack import Backends
+from generated.models import RegisterModelRequest, RegisterVectorDbRequest, VectorDB
+
+
+def request(vector_db_id: str = "db", model: str = "embed", **members: object) -> RegisterVectorDbRequest:
+    return RegisterVectorDbRequest.model_validate({"vector_db_id": vector_db_id, "embedding_model": model, **members})
+
+
+def insert_one(stack: Backends, context: CallContext, vector_db_id: str = "db") -> None:
+    db = stack.vector_dbs.open(context, vector_db_id)
+    vector = np.zeros((1, db.dimension), np.float32)
+    vector[0, 0] = 1
+    db.index.insert(context, db.table, [VectorChunk("text", {})], vector)
+
+
+def table_of(store: ResourceStore, context: CallContext, vector_db_id: str = "db") -> str:
+    row = store.get(context, "vector_db", vector_db_id)
+    assert row is not None
+    return row.storage_name
+
+
+@pytest.fixture(autouse=True)
+def _models(embedding_model: str, stack: Backends, context: CallContext) -> None:
+    stack.models.register(context, RegisterModelRequest(model_id="embed-2", model_type="embedding"))
+    stack.models.register(context, RegisterModelRequest(model_id="talk", model_type="llm"))
+
+
+def test_a_registered_db_has_its_models_dimension_and_an_empty_table(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    registered = stack.vector_dbs.register(context, request("my/db::1"))
+    assert registered == VectorDB(
+        identifier="my/db::1",
+        provider_id="memory",
+        provider_resource_id="my/db::1",
+        embedding_model="embed",
+        embedding_dimension=384,
+    )
+    assert stack.vector_dbs.get(context, "my/db::1") == registered
+    assert stack.vector_dbs.list(context) == [registered]
+    table = table_of(stack.store, context, "my/db::1")
+    assert uuid.UUID(table.removeprefix("vector_db_"))
+    assert index.tables() == [table]
+    assert index.count(context, table) == 0
+
+
+def test_an_open_db_has_all_that_inserting_needs(stack: Backends, context: CallContext, index: VectorIndex) -> None:
+    stack.vector_dbs.register(context, request())
+    db = stack.vector_dbs.open(context, "db")
+    assert (db.index, db.table, db.model, db.dimension) == (index, table_of(stack.store, context), "embed", 384)
+    insert_one(stack, context)
+    assert index.count(context, db.table) == 1
+
+
+def test_a_dimension_that_is_not_the_models_is_refused_with_both(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    stack.vector_dbs.register(context, request("right", embedding_dimension=384))
+    with pytest.raises(BadRequest, match="embedding_dimension is 99, the vectors of model 'embed' have 384") as refused:
+        stack.vector_dbs.register(context, request("wrong", embedding_dimension=99))
+    assert refused.value.where == "/embedding_dimension"
+    assert len(index.tables()) == 1
+
+
+@pytest.mark.parametrize("model", ["talk", "nobody"])
+def test_an_embedding_model_that_is_none_is_refused(stack: Backends, context: CallContext, model: str) -> None:
+    with pytest.raises(BadRequest, match=f"model '{model}'") as refused:
+        stack.vector_dbs.register(context, request(model=model))
+    assert refused.value.where == "/embedding_model"
+
+
+def test_the_same_again_keeps_table_and_chunks(stack: Backends, context: CallContext, index: VectorIndex) -> None:
+    stack.vector_dbs.register(context, request())
+    insert_one(stack, context)
+    table = table_of(stack.store, context)
+    stack.vector_dbs.register(context, request())
+    assert table_of(stack.store, context) == table
+    assert index.count(context, table) == 1
+
+
+def test_what_does_not_touch_the_vectors_may_change_beside_chunks(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    stack.vector_dbs.register(context, request())
+    insert_one(stack, context)
+    changed = stack.vector_dbs.register(context, request(provider_vector_db_id="own"))
+    assert changed.provider_resource_id == "own"
+    assert stack.vector_dbs.get(context, "db") == changed
+    assert index.count(context, table_of(stack.store, context)) == 1
+
+
+def test_an_empty_db_takes_another_embedding_model(stack: Backends, context: CallContext, index: VectorIndex) -> None:
+    stack.vector_dbs.register(context, request())
+    old = table_of(stack.store, context)
+    stack.vector_dbs.register(context, request(model="embed-2"))
+    assert stack.vector_dbs.open(context, "db").model == "embed-2"
+    new = table_of(stack.store, context)
+    assert new != old
+    assert index.tables() == [new]
+    assert list(stack.store.unclaimed()) == []
+
+
+def test_a_db_with_chunks_keeps_its_embedding_model(stack: Backends, context: CallContext, index: VectorIndex) -> None:
+    before = stack.vector_dbs.register(context, request())
+    insert_one(stack, context)
+    with pytest.raises(Conflict, match="'db' holds 1 chunks of embedding model 'embed'"):
+        stack.vector_dbs.register(context, request(model="embed-2"))
+    assert stack.vector_dbs.get(context, "db") == before
+    assert index.tables() == [table_of(stack.store, context)]
+
+
+def test_unregistering_removes_the_data(stack: Backends, context: CallContext, index: VectorIndex) -> None:
+    stack.vector_dbs.register(context, request())
+    insert_one(stack, context)
+    stack.vector_dbs.unregister(context, "db")
+    assert stack.vector_dbs.get(context, "db") is None
+    assert index.tables() == []
+    assert list(stack.store.unclaimed()) == []
+    with pytest.raises(NotFound, match="vector db 'db' not found"):
+        stack.vector_dbs.unregister(context, "db")
+    with pytest.raises(UnknownReference, match="vector db 'db' not found; registered: none"):
+        stack.vector_dbs.open(context, "db")
+
+
+def test_a_db_whose_embedding_model_is_gone_or_has_another_size_says_so(stack: Backends, context: CallContext) -> None:
+    stack.vector_dbs.register(context, request())
+    stack.models.unregister(context, "embed")
+    with pytest.raises(UnknownReference, match="model 'embed' not found"):
+        stack.vector_dbs.open(context, "db")
+    stack.models.register(context, RegisterModelRequest(model_id="embed", model_type="embedding"))
+    row = stack.store.get(context, "model", "embed")
+    assert row is not None
+    stack.store.put(context, replace(row, body={**row.body, "metadata": {"embedding_dimension": 99}}))
+    with pytest.raises(
+        Conflict, match=r"'db' holds vectors of 384 dimensions, its embedding model 'embed' now makes 99"
+    ):
+        stack.vector_dbs.open(context, "db")
+
+
+def test_many_that_register_the_same_db_at_once_leave_one_table(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        registered = list(pool.map(lambda _: stack.vector_dbs.register(context, request()), range(16)))
+    assert set(map(repr, registered)) == {repr(stack.vector_dbs.get(context, "db"))}
+    assert index.tables() == [table_of(stack.store, context)]
+    insert_one(stack, context)
+
+
+def test_registering_and_unregistering_at_once_leave_no_table_without_a_db(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    def flip(number: int) -> None:
+        if number % 2:
+            stack.vector_dbs.register(context, request())
+            return
+        try:
+            stack.vector_dbs.unregister(context, "db")
+        except NotFound:
+            return
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(flip, range(40)))
+    left = [table_of(stack.store, context)] if stack.vector_dbs.get(context, "db") else []
+    assert index.tables() == left
+
+
+class Killed(BaseException):
+    """Stands for the process ending right there."""
+
+
+@pytest.mark.parametrize("place", ["create", "put"])
+def test_a_kill_while_registering_leaves_a_table_only_until_it_is_collected(
+    stack: Backends, context: CallContext, index: VectorIndex, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    stack.vector_dbs.register(context, request("other"))
+    owner: object = index if place == "create" else stack.store
+    original = getattr(owner, place)
+
+    def die(*arguments: object, **named: object) -> None:
+        if place == "create":
+            original(*arguments, **named)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(owner), place, lambda self, *a, **k: die(*a, **k))
+        with pytest.raises(Killed):
+            stack.vector_dbs.register(context, request())
+    assert len(index.tables()) == 2
+    assert stack.vector_dbs.collect(context) == 0, "another process may be registering it right now"
+    expire_reservations(stack, monkeypatch)
+    assert stack.vector_dbs.collect(context) == 1
+    assert index.tables() == [table_of(stack.store, context, "other")]
+    assert stack.vector_dbs.collect(context) == 0
+
+
+def test_a_kill_while_unregistering_leaves_a_table_only_until_the_next_start(
+    stack: Backends, context: CallContext, index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.vector_dbs.register(context, request())
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(index), "drop", die)
+        with pytest.raises(Killed):
+            stack.vector_dbs.unregister(context, "db")
+    assert stack.vector_dbs.get(context, "db") is None
+    assert len(index.tables()) == 1
+    assert stack.vector_dbs.collect(context) == 1
+    assert index.tables() == []
+
+
+def test_a_table_that_cannot_be_made_leaves_nothing_registered(
+    stack: Backends, context: CallContext, index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageFull("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(index), "create", full)
+        with pytest.raises(StorageFull):
+            stack.vector_dbs.register(context, request())
+    assert stack.vector_dbs.list(context) == []
+    stack.vector_dbs.register(context, request())
+    assert index.tables() == [table_of(stack.store, context)]
+
+
+def test_a_commit_whose_answer_got_lost_keeps_its_table(
+    stack: Backends, context: CallContext, index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = stack.store.put
+
+    def lose_the_answer(*arguments: Any, **named: Any) -> None:
+        original(*arguments, **named)
+        raise Unavailable("the connection broke after the commit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stack.store, "put", lose_the_answer)
+        with pytest.raises(Unavailable):
+            stack.vector_dbs.register(context, request())
+    stack.vector_dbs.register(context, request())
+    insert_one(stack, context)
+    expire_reservations(stack, monkeypatch)
+    assert stack.vector_dbs.collect(context) == 0
+    assert index.count(context, table_of(stack.store, context)) == 1
+
+
+def test_tables_that_sql_never_named_are_left_alone(
+    stack: Backends, context: CallContext, index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.create(context, "vector_db_of_another_server", 8)
+    expire_reservations(stack, monkeypatch)
+    assert stack.vector_dbs.collect(context) == 0
+    assert index.tables() == ["vector_db_of_another_server"]
+
+
+def test_a_db_of_one_key_that_hides_a_shared_one_leaves_its_table(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    stack.vector_dbs.register(context, request())
+    alice = CallContext(request_id="a", owner="alice")
+    stack.vector_dbs.register(alice, request(model="embed-2"))
+    shared, hers = table_of(stack.store, context), table_of(stack.store, alice)
+    assert sorted(index.tables()) == sorted({shared, hers})
+    stack.vector_dbs.unregister(alice, "db")
+    assert index.tables() == [shared]
+    assert stack.vector_dbs.get(alice, "db") == stack.vector_dbs.get(context, "db")
+
+
+def test_ids_of_tables_can_be_given(stack: Backends, context: CallContext, index: VectorIndex) -> None:
+    numbers = itertools.count(1)
+    dbs = VectorDbs(stack.store, stack.providers, stack.models, new_id=lambda: uuid.UUID(int=next(numbers)))
+    dbs.register(context, request())
+    assert index.tables() == ["vector_db_00000000-0000-0000-0000-000000000001"]
+
+
+def expire_reservations(stack: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let two hours pass for the store."""
+    monkeypatch.setattr(stack.store, "_now", lambda: datetime.now(UTC) + timedelta(hours=2))

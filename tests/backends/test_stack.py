@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from backends.config import BackendSettings, ProviderSettings
+from backends.context import CallContext
+from backends.errors import Misconfigured, Unavailable
+from backends.stack import DEFAULT_MODELS, Backends, open_backends
+from generated.models import RegisterVectorDbRequest
+from tests.backends.resources.conftest import settings_of
+
+EMBEDDING_MODEL = DEFAULT_MODELS[1][0]
+
+
+def test_an_open_stack_names_its_services_and_its_version(tmp_path: Path) -> None:
+    stack = open_backends(settings_of(tmp_path), version="1.2.3")
+    assert stack.version == "1.2.3"
+    assert set(stack.services()) == {
+        "store",
+        "inference:memory:generator",
+        "inference:memory:embedder",
+        "vector_io:memory:vectors",
+        "tool_runtime:memory:tools",
+    }
+    for service in stack.services().values():
+        service.ping()
+    stack.close()
+    stack.close()
+
+
+def test_two_processes_share_what_either_registers(tmp_path: Path, context: CallContext) -> None:
+    first, second = open_backends(settings_of(tmp_path)), open_backends(settings_of(tmp_path))
+    first.vector_dbs.register(context, RegisterVectorDbRequest(vector_db_id="db", embedding_model=EMBEDDING_MODEL))
+    assert second.vector_dbs.get(context, "db") == first.vector_dbs.get(context, "db") is not None
+    first.close()
+    second.close()
+
+
+def test_the_memory_profile_writes_no_file(tmp_path: Path) -> None:
+    open_backends(settings_of(tmp_path / "none", "memory://")).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_drops_the_tables_that_a_kill_left(tmp_path: Path, context: CallContext) -> None:
+    stack = open_backends(settings_of(tmp_path))
+    stack.vector_dbs.register(context, RegisterVectorDbRequest(vector_db_id="db", embedding_model=EMBEDDING_MODEL))
+    row = stack.store.get(context, "vector_db", "db")
+    assert row is not None
+    stack.store.put(context, remove=[("vector_db", "db")])  # as far as a killed unregister came
+    stack.close()
+    stack = open_backends(settings_of(tmp_path))
+    assert list(stack.store.unclaimed()) == []
+    stack.close()
+
+
+def test_a_database_of_a_newer_release_stops_the_start(tmp_path: Path) -> None:
+    open_backends(settings_of(tmp_path)).close()
+    connection = sqlite3.connect(tmp_path / "state.db")
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(Unavailable, match="revision 9999, this release knows revisions up to 0001"):
+        open_backends(settings_of(tmp_path))
+
+
+def test_settings_that_name_an_unknown_type_stop_the_start(tmp_path: Path) -> None:
+    entry = ProviderSettings(api="eval", provider_id="x", provider_type="inline::nothing")
+    with pytest.raises(Misconfigured, match="inline::nothing"):
+        open_backends(BackendSettings(data_dir=tmp_path, providers=(entry,)))
+
+
+def test_fifty_openings_leave_no_file_and_no_thread(tmp_path: Path) -> None:
+    import threading
+
+    def held() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("no /proc on this system")
+    stack: Backends = open_backends(settings_of(tmp_path))
+    stack.close()
+    before = held()
+    for _ in range(50):
+        stack = open_backends(settings_of(tmp_path))
+        stack.close()
+    after = held()
+    assert after[0] <= before[0] + 2
+    assert after[1] <= before[1] + 2
