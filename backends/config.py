@@ -49,7 +49,11 @@ class BackendSettings(Section):
     """Where state lives and who provides which API."""
 
     data_dir: Path = Field(Path("~/.onnxstack"), description="Directory of everything the server keeps.")
-    database_url: str = Field("", description="SQLAlchemy URL; empty takes SQLite in the data directory.")
+    database_url: str = Field(
+        "",
+        description="`postgresql://user@host/db`, `sqlite:////path/state.db` or `memory://`; empty takes SQLite in the "
+        "data directory.",
+    )
     vector_url: str = Field("", description="LanceDB URL or directory; empty takes `lance` in the data directory.")
     models_dir: Path | None = Field(None, description="Model store; empty takes `models` in the data directory.")
     engine: EngineSettings = EngineSettings()
