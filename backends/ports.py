@@ -140,9 +140,7 @@ class VectorIndex(Service, Protocol):
         """Names of all tables, for collecting orphans at start."""
 
 
-ResourceKind = Literal[
-    "model", "shield", "vector_db", "dataset", "scoring_function", "eval_task", "tool_group", "tool"
-]
+ResourceKind = Literal["model", "shield", "vector_db", "dataset", "scoring_function", "eval_task", "tool_group", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +166,9 @@ Expectation = Mapping[ResourceKey, Resource | None]
 class ResourceStore(Service, Protocol):
     """The registry's rows: durable on return, seen at once by every process that shares the store.
 
-    A caller reads its own rows and the shared ones (owner ""), its own first where both have the id; it writes and
-    removes only its own. Data in other stores is named by at most one row; names that no row has are remembered until
-    that data is gone, so that a kill between two stores leaves nothing behind for ever.
+    A caller reads its own rows and the shared ones (owner ""), its own first where both have the id; `own`: only its
+    own. It writes and removes only its own. Data in other stores is named by at most one row; names that no row has are
+    remembered until that data is gone, so that a kill between two stores leaves nothing behind for ever.
     """
 
     def put(
@@ -182,17 +180,17 @@ class ResourceStore(Service, Protocol):
     ) -> None:
         """Insert or replace the resources and remove the named ones, all or nothing.
 
-        A replaced resource keeps its place in `list`. `expect`: what `get` must still answer for these keys.
+        A replaced resource keeps its place in `list`. `expect`: what `get` with `own` must still answer for these keys.
 
         Raises:
             Conflict: an expectation does not hold, or a new `storage_name` is not reserved; nothing has changed.
             Unavailable, StorageFull.
         """
 
-    def get(self, context: CallContext, kind: ResourceKind, identifier: str) -> Resource | None:
+    def get(self, context: CallContext, kind: ResourceKind, identifier: str, *, own: bool = False) -> Resource | None:
         """The resource, or None."""
 
-    def list(self, context: CallContext, kind: ResourceKind) -> list[Resource]:
+    def list(self, context: CallContext, kind: ResourceKind, *, own: bool = False) -> list[Resource]:
         """All resources of the kind in the order of their first registration."""
 
     def reserve(self, context: CallContext, storage_name: str) -> None:

@@ -42,7 +42,7 @@ class MemoryResourceStore:
         new = [copy.deepcopy(resource) for resource in resources]
         with self._lock:
             for (kind, identifier), expected in (expect or {}).items():
-                if self._visible(owner, kind, identifier) != expected:
+                if self._rows.get((owner, kind, identifier)) != expected:
                     raise Conflict(f"{kind} {identifier!r} was changed by another request meanwhile")
             keys = [(owner, *key) for key in [*remove, *((r.kind, r.identifier) for r in new)]]
             released = {self._rows[key].storage_name for key in keys if key in self._rows} - {""}
@@ -59,17 +59,20 @@ class MemoryResourceStore:
             for name in released - kept:
                 self._unclaimed[name] = self._now()
 
-    def get(self, context: CallContext, kind: ResourceKind, identifier: str) -> Resource | None:
+    def get(self, context: CallContext, kind: ResourceKind, identifier: str, *, own: bool = False) -> Resource | None:
         with self._lock:
-            return copy.deepcopy(self._visible(context.owner, kind, identifier))
+            row = self._rows.get((context.owner, kind, identifier))
+            if row is None and not own:
+                row = self._rows.get(("", kind, identifier))
+            return copy.deepcopy(row)
 
-    def list(self, context: CallContext, kind: ResourceKind) -> list[Resource]:
+    def list(self, context: CallContext, kind: ResourceKind, *, own: bool = False) -> list[Resource]:
         with self._lock:
             return [
                 copy.deepcopy(row)
-                for (owner, row_kind, identifier), row in self._rows.items()
-                if row_kind == kind
-                and (owner == context.owner or (owner == "" and (context.owner, kind, identifier) not in self._rows))
+                for (owner, *key), row in self._rows.items()
+                if key[0] == kind
+                and (owner == context.owner or (owner == "" and not own and (context.owner, *key) not in self._rows))
             ]
 
     def reserve(self, context: CallContext, storage_name: str) -> None:
@@ -84,6 +87,3 @@ class MemoryResourceStore:
     def forget(self, storage_name: str) -> None:
         with self._lock:
             self._unclaimed.pop(storage_name, None)
-
-    def _visible(self, owner: str, kind: ResourceKind, identifier: str) -> Resource | None:
-        return self._rows.get((owner, kind, identifier)) or self._rows.get(("", kind, identifier))

@@ -43,11 +43,11 @@ class Datasets:
         return [_dataset(resource) for resource in self._registry.list(context)]
 
     def unregister(self, context: CallContext, dataset_id: str) -> None:
-        """Remove it. Raises NotFound."""
+        """Remove it. Raises NotFound, Forbidden."""
         self._registry.remove(context, dataset_id)
 
     def _replace(self, context: CallContext, resource: Resource) -> Resource:
-        current = self._registry.get(context, resource.identifier)
+        current = self._registry.get(context, resource.identifier, own=True)
         if current is not None and current.storage_name:
             if current.body["url"] != resource.body["url"]:
                 raise Conflict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.context import CallContext
-from backends.errors import BadRequest, UnknownReference
+from backends.errors import BadRequest, Conflict, UnknownReference
 from backends.inference import ModelLimits
 from backends.ports import Embedder, JsonObject, Resource, ResourceStore, TextGenerator
 from backends.providers import Provider, Providers
@@ -27,19 +27,7 @@ class Models:
         Raises:
             BadRequest: the provider does not serve such a model, or the given dimension is not the model's.
         """
-        model_type: ModelType = request.model_type or "llm"
-        metadata = dict(request.metadata or {})
-        provider, resource = self._registry.prepare(
-            request.model_id,
-            request.provider_id,
-            request.provider_model_id,
-            {"metadata": metadata, "model_type": model_type},
-        )
-        if model_type == "embedding":
-            metadata[DIMENSION] = _dimension(provider, resource.provider_resource_id, metadata)
-        else:
-            _limits(provider, _generator(provider), resource.provider_resource_id, model_type)
-        return _model(self._registry.put(context, resource))
+        return _model(self._registry.put(context, self._resource(request)))
 
     def register_if_served(self, context: CallContext, model_id: str, model_type: ModelType) -> bool:
         """Register a default model where a provider has it and no model of that name is there; True if it was done."""
@@ -50,7 +38,10 @@ class Models:
                 request = RegisterModelRequest(
                     model_id=model_id, provider_id=provider.provider_id, model_type=model_type
                 )
-                self.register(context, request)
+                try:
+                    self._registry.store.put(context, self._resource(request), expect={("model", model_id): None})
+                except Conflict:  # another process, or a client, was first
+                    return False
                 return True
         return False
 
@@ -62,7 +53,7 @@ class Models:
         return [_model(resource) for resource in self._registry.list(context)]
 
     def unregister(self, context: CallContext, model_id: str) -> None:
-        """Forget the name; the model stays with its provider. Raises NotFound."""
+        """Forget the name; the model stays with its provider. Raises NotFound, Forbidden."""
         self._registry.remove(context, model_id)
 
     def generator(self, context: CallContext, model_id: str, *, where: str = "/model_id") -> tuple[TextGenerator, str]:
@@ -82,6 +73,21 @@ class Models:
         """
         provider, resource = self._running(context, model_id, "embedding", where)
         return _embedder(provider), resource.provider_resource_id, int(resource.body["metadata"][DIMENSION])
+
+    def _resource(self, request: RegisterModelRequest) -> Resource:
+        model_type: ModelType = request.model_type or "llm"
+        metadata = dict(request.metadata or {})
+        provider, resource = self._registry.prepare(
+            request.model_id,
+            request.provider_id,
+            request.provider_model_id,
+            {"metadata": metadata, "model_type": model_type},
+        )
+        if model_type == "embedding":
+            metadata[DIMENSION] = _dimension(provider, resource.provider_resource_id, metadata)
+        else:
+            _limits(provider, _generator(provider), resource.provider_resource_id, model_type)
+        return resource
 
     def _running(self, context: CallContext, model_id: str, wanted: ModelType, where: str) -> tuple[Provider, Resource]:
         resource = self._registry.find(context, model_id, where=where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backends.config import ApiName
 from backends.context import CallContext
-from backends.errors import NotFound, UnknownReference
+from backends.errors import Forbidden, NotFound, UnknownReference
 from backends.ports import JsonObject, Resource, ResourceKind, ResourceStore
 from backends.providers import Provider, Providers
 from backends.resources.rules import check_id, id_or, name_some
@@ -41,12 +41,12 @@ class Registry:
 
     def put(self, context: CallContext, resource: Resource) -> Resource:
         """Insert or replace; the same content again writes nothing."""
-        if self.get(context, resource.identifier) != resource:
+        if self.get(context, resource.identifier, own=True) != resource:
             self.store.put(context, resource)
         return resource
 
-    def get(self, context: CallContext, identifier: str) -> Resource | None:
-        return self.store.get(context, self.kind, identifier)
+    def get(self, context: CallContext, identifier: str, *, own: bool = False) -> Resource | None:
+        return self.store.get(context, self.kind, identifier, own=own)
 
     def list(self, context: CallContext) -> list[Resource]:
         return self.store.list(context, self.kind)
@@ -66,7 +66,18 @@ class Registry:
             raise NotFound(f"{self.noun} {identifier!r} not found", where=self.parameter)
         return resource
 
+    def own(self, context: CallContext, identifier: str) -> Resource:
+        """The resource that a path names to remove it. Raises NotFound, and Forbidden for one shared by all keys."""
+        resource = self.get(context, identifier, own=True)
+        if resource is None:
+            self.existing(context, identifier)
+            raise Forbidden(
+                f"{self.noun} {identifier!r} is shared by all keys; with isolation per_key a key removes only its own",
+                where=self.parameter,
+            )
+        return resource
+
     def remove(self, context: CallContext, identifier: str) -> None:
-        """Remove it. Raises NotFound."""
-        self.existing(context, identifier)
+        """Remove it. Raises NotFound, Forbidden."""
+        self.own(context, identifier)
         self.store.put(context, remove=[(self.kind, identifier)])

@@ -49,12 +49,12 @@ class ToolGroups:
         return [_group(resource) for resource in self._registry.list(context)]
 
     def unregister(self, context: CallContext, toolgroup_id: str) -> None:
-        """Remove the group and its tools. Raises NotFound."""
+        """Remove the group and its tools. Raises NotFound, Forbidden."""
 
         def attempt() -> None:
-            group = self._registry.existing(context, toolgroup_id)
+            group = self._registry.own(context, toolgroup_id)
             before: dict[ResourceKey, Resource | None] = {("tool_group", toolgroup_id): group}
-            before |= {("tool", tool.identifier): tool for tool in self._tools(context, toolgroup_id)}
+            before |= {("tool", tool.identifier): tool for tool in self._tools(context, toolgroup_id, own=True)}
             self._store.put(context, remove=list(before), expect=before)
 
         retry_conflicts(attempt)
@@ -70,18 +70,18 @@ class ToolGroups:
             raise NotFound(f"tool {name!r} not found", where="tool_name")
         return _tool(resource)
 
-    def _tools(self, context: CallContext, toolgroup_id: str | None) -> Sequence[Resource]:
+    def _tools(self, context: CallContext, toolgroup_id: str | None, *, own: bool = False) -> Sequence[Resource]:
         return [
             tool
-            for tool in self._store.list(context, "tool")
+            for tool in self._store.list(context, "tool", own=own)
             if toolgroup_id is None or tool.body["toolgroup_id"] == toolgroup_id
         ]
 
     def _replace(self, context: CallContext, group: Resource, tools: dict[str, Resource]) -> None:
         before: dict[ResourceKey, Resource | None] = {
-            ("tool_group", group.identifier): self._registry.get(context, group.identifier)
+            ("tool_group", group.identifier): self._registry.get(context, group.identifier, own=True)
         }
-        before |= {("tool", name): self._store.get(context, "tool", name) for name in tools}
+        before |= {("tool", name): self._store.get(context, "tool", name, own=True) for name in tools}
         for tool in before.values():
             if tool is not None and tool.kind == "tool" and tool.body["toolgroup_id"] != group.identifier:
                 raise Conflict(
@@ -89,7 +89,7 @@ class ToolGroups:
                     "names of tools are global: unregister that group first",
                     where="/toolgroup_id",
                 )
-        gone = [tool for tool in self._tools(context, group.identifier) if tool.identifier not in tools]
+        gone = [tool for tool in self._tools(context, group.identifier, own=True) if tool.identifier not in tools]
         before |= {("tool", tool.identifier): tool for tool in gone}
         after = {("tool_group", group.identifier): group} | {("tool", name): tool for name, tool in tools.items()}
         if before != after:

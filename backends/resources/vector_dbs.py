@@ -95,16 +95,15 @@ class VectorDbs:
                 f"now makes {found}; register a model of {dimension} under that name",
                 where=where,
             )
-        index = _index(self._providers.resolve("vector_io", resource.provider_id))
-        return OpenVectorDb(index, resource.storage_name, embedder, model, dimension)
+        return OpenVectorDb(self._index_of(resource), resource.storage_name, embedder, model, dimension)
 
     def unregister(self, context: CallContext, vector_db_id: str) -> None:
-        """Remove it with its chunks. Raises NotFound."""
+        """Remove it with its chunks. Raises NotFound, Forbidden."""
         key: ResourceKey = ("vector_db", vector_db_id)
 
         def attempt() -> tuple[VectorIndex, str]:
-            resource = self._registry.existing(context, vector_db_id)
-            index = _index(self._providers.resolve("vector_io", resource.provider_id))
+            resource = self._registry.own(context, vector_db_id)
+            index = self._index_of(resource)
             self._store.put(context, remove=[key], expect={key: resource})
             return index, resource.storage_name
 
@@ -121,7 +120,7 @@ class VectorDbs:
         return len(names)
 
     def _replace(self, context: CallContext, provider: Provider, wanted: Resource) -> Resource:
-        current = self._registry.get(context, wanted.identifier)
+        current = self._registry.get(context, wanted.identifier, own=True)
         if current is not None and _same_vectors(current, wanted):
             wanted = replace(wanted, storage_name=current.storage_name)
             if wanted != current:
@@ -147,13 +146,12 @@ class VectorDbs:
             raise
         # Any other failure leaves open whether the row was committed: then the reservation decides, not we.
         if current is not None:
-            self._drop_released(context, current)
+            self._drop(context, self._index_of(current), current.storage_name)
         return wanted
 
     def _refuse_if_filled(self, context: CallContext, current: Resource, wanted: Resource) -> None:
-        index = _index(self._providers.resolve("vector_io", current.provider_id))
         try:
-            chunks = index.count(context, current.storage_name)
+            chunks = self._index_of(current).count(context, current.storage_name)
         except NotFound:
             chunks = 0
         if chunks:
@@ -165,11 +163,8 @@ class VectorDbs:
                 where="/embedding_model",
             )
 
-    def _drop_released(self, context: CallContext, replaced: Resource) -> None:
-        # A shared db that the caller's own one now hides keeps its table: the store released nothing then.
-        if replaced.storage_name in self._store.unclaimed():
-            index = _index(self._providers.resolve("vector_io", replaced.provider_id))
-            self._drop(context, index, replaced.storage_name)
+    def _index_of(self, resource: Resource) -> VectorIndex:
+        return _index(self._providers.resolve("vector_io", resource.provider_id))
 
     def _drop(self, context: CallContext, index: VectorIndex, table: str) -> None:
         try:

@@ -60,7 +60,7 @@ class SqlResourceStore:
             # Expectations on rows that do not exist cannot be held by row locks: writers of the registry take turns.
             self._database.serialise(connection, _TOPIC)
             for (kind, identifier), expected in (expect or {}).items():
-                if _get(connection, owner, kind, identifier) != expected:
+                if _get(connection, {owner}, kind, identifier) != expected:
                     raise Conflict(f"{kind} {identifier!r} was changed by another request meanwhile")
             released = set(_storage_names(connection, owner, [*remove, *((r.kind, r.identifier) for r in resources)]))
             kept = {resource.storage_name for resource in resources} - {""}
@@ -74,16 +74,16 @@ class SqlResourceStore:
             for name in released - kept:
                 connection.execute(sa.insert(unclaimed).values(storage_name=name, due_at=self._now()))
 
-    def get(self, context: CallContext, kind: ResourceKind, identifier: str) -> Resource | None:
+    def get(self, context: CallContext, kind: ResourceKind, identifier: str, *, own: bool = False) -> Resource | None:
         with self._database.read() as connection:
-            return _get(connection, context.owner, kind, identifier)
+            return _get(connection, _owners(context, own), kind, identifier)
 
-    def list(self, context: CallContext, kind: ResourceKind) -> list[Resource]:
-        query = sa.select(rows).where(rows.c.kind == kind, rows.c.owner.in_({"", context.owner})).order_by(rows.c.seq)
+    def list(self, context: CallContext, kind: ResourceKind, *, own: bool = False) -> list[Resource]:
+        query = sa.select(rows).where(rows.c.kind == kind, rows.c.owner.in_(_owners(context, own)))
         with self._database.read() as connection:
-            found = connection.execute(query).all()
-        own = {row.identifier for row in found if row.owner == context.owner}
-        return [_resource(row) for row in found if row.owner == context.owner or row.identifier not in own]
+            found = connection.execute(query.order_by(rows.c.seq)).all()
+        hidden = {row.identifier for row in found if row.owner} if context.owner else set()
+        return [_resource(row) for row in found if row.owner == context.owner or row.identifier not in hidden]
 
     def reserve(self, context: CallContext, storage_name: str) -> None:
         with self._database.write() as connection:
@@ -123,11 +123,14 @@ def _is(owner: str, kind: ResourceKind, identifier: str) -> sa.ColumnElement[boo
     return sa.and_(rows.c.kind == kind, rows.c.identifier == identifier, rows.c.owner == owner)
 
 
-def _get(connection: sa.Connection, owner: str, kind: ResourceKind, identifier: str) -> Resource | None:
-    query = sa.select(rows).where(rows.c.kind == kind, rows.c.identifier == identifier, rows.c.owner.in_({"", owner}))
-    found = connection.execute(query).all()
-    # At most two: the caller's own hides the shared one.
-    row = next((row for row in found if row.owner == owner), found[0] if found else None)
+def _owners(context: CallContext, own: bool) -> set[str]:
+    return {context.owner} if own else {context.owner, ""}
+
+
+def _get(connection: sa.Connection, owners: set[str], kind: ResourceKind, identifier: str) -> Resource | None:
+    query = sa.select(rows).where(rows.c.kind == kind, rows.c.identifier == identifier, rows.c.owner.in_(owners))
+    # The caller's own row, whose owner is not empty, comes before the shared one.
+    row = connection.execute(query.order_by(rows.c.owner.desc()).limit(1)).one_or_none()
     return None if row is None else _resource(row)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from backends.config import BackendSettings, ProviderSettings
 from backends.context import CallContext
-from backends.errors import BadRequest, NoProvider, NotFound, UnknownReference
+from backends.errors import BadRequest, Forbidden, NoProvider, NotFound, UnknownReference
 from backends.memory.embedder import MemoryEmbedder
 from backends.memory.generator import MemoryTextGenerator
 from backends.memory.resources import MemoryResourceStore
@@ -184,3 +184,8 @@ def test_models_of_one_key_are_hidden_from_another_and_the_shared_ones_are_not(s
     assert stack.models.generator(bob, shared[0])[1] == shared[0]
     with pytest.raises(UnknownReference):
         stack.models.generator(bob, "hers")
+    with pytest.raises(NotFound):
+        stack.models.unregister(bob, "hers")
+    with pytest.raises(Forbidden, match="is shared by all keys; with isolation per_key a key removes only its own"):
+        stack.models.unregister(bob, shared[0])
+    assert [model.identifier for model in stack.models.list(bob)] == shared

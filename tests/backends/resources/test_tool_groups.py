@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, NotFound
+from backends.errors import BadRequest, Conflict, Forbidden, NotFound
 from backends.memory.tools import MemoryToolCatalog
 from backends.stack import Backends
 from generated.models import URL, RegisterToolGroupRequest, Tool, ToolDef, ToolGroup, ToolParameter
@@ -136,6 +136,19 @@ def test_a_provider_that_lists_a_name_twice_is_refused(
     with pytest.raises(BadRequest, match="lists the tool 'a' twice"):
         stack.tool_groups.register(context, request())
     assert names(stack, context) == []
+
+
+def test_tools_of_one_key_neither_take_nor_free_the_names_of_the_shared_ones(
+    stack: Backends, context: CallContext, catalog: MemoryToolCatalog
+) -> None:
+    alice = CallContext(request_id="a", owner="alice")
+    stack.tool_groups.register(context, request("g"))
+    with pytest.raises(Forbidden, match="tool group 'g' is shared by all keys"):
+        stack.tool_groups.unregister(alice, "g")
+    catalog.put("g", definitions("a"))
+    stack.tool_groups.register(alice, request("g", args={"hers": 1}))
+    stack.tool_groups.unregister(alice, "g")
+    assert names(stack, context) == names(stack, alice) == ["a", "b"]
 
 
 def test_of_groups_that_claim_a_name_at_once_one_gets_it(

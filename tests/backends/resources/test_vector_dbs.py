@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, NotFound, StorageFull, Unavailable, UnknownReference
+from backends.errors import BadRequest, Conflict, Forbidden, NotFound, StorageFull, Unavailable, UnknownReference
 from backends.ports import ResourceStore, VectorChunk, VectorIndex
 from backends.resources import VectorDbs
 from backends.stack import Backends
@@ -272,6 +272,17 @@ def test_tables_that_sql_never_named_are_left_alone(
     assert index.tables() == ["vector_db_of_another_server"]
 
 
+def test_a_key_that_registers_what_is_shared_gets_a_table_of_its_own(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    stack.vector_dbs.register(context, request())
+    alice = CallContext(request_id="a", owner="alice")
+    stack.vector_dbs.register(alice, request(provider_vector_db_id="hers"))
+    insert_one(stack, alice)
+    assert index.count(context, table_of(stack.store, context)) == 0
+    assert index.count(context, table_of(stack.store, alice)) == 1
+
+
 def test_a_db_of_one_key_that_hides_a_shared_one_leaves_its_table(
     stack: Backends, context: CallContext, index: VectorIndex
 ) -> None:
@@ -281,6 +292,9 @@ def test_a_db_of_one_key_that_hides_a_shared_one_leaves_its_table(
     shared, hers = table_of(stack.store, context), table_of(stack.store, alice)
     assert sorted(index.tables()) == sorted({shared, hers})
     stack.vector_dbs.unregister(alice, "db")
+    assert index.tables() == [shared]
+    with pytest.raises(Forbidden, match="'db' is shared by all keys"):
+        stack.vector_dbs.unregister(alice, "db")
     assert index.tables() == [shared]
     assert stack.vector_dbs.get(alice, "db") == stack.vector_dbs.get(context, "db")
 

@@ -127,6 +127,17 @@ def test_an_owners_resource_hides_the_shared_one_from_that_owner_alone(
     assert store.list(ALICE, "model") == store.list(context, "model") == [model("m"), model("other")]
 
 
+def test_owners_can_look_at_their_own_resources_alone(store: ResourceStore, context: CallContext) -> None:
+    store.put(context, model("shared"))
+    assert store.get(ALICE, "model", "shared", own=True) is None
+    assert store.list(ALICE, "model", own=True) == []
+    store.put(ALICE, model("shared", provider_id="hers"), expect={("model", "shared"): None})
+    assert store.get(ALICE, "model", "shared", own=True) == model("shared", provider_id="hers")
+    assert store.list(ALICE, "model", own=True) == [model("shared", provider_id="hers")]
+    assert store.get(context, "model", "shared", own=True) == model("shared")
+    assert store.list(context, "model", own=True) == [model("shared")]
+
+
 def test_changing_a_value_that_was_read_or_put_changes_no_row(store: ResourceStore, context: CallContext) -> None:
     resource = model(body={"list": [1]})
     store.put(context, resource)
