@@ -53,7 +53,7 @@ def serve(
     given = {path: value for path, value in overrides.items() if value is not None}
     settings = load_settings(config, environ=os.environ, overrides=nested(given))
     settings.check_exposure()
-    check_port(settings)
+    check_port(settings.server.host, settings.server.port)
     if pull and (missing := missing_models(settings)):
         from backends.models.store import ModelStore
 

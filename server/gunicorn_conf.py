@@ -9,24 +9,30 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from server.logs import JoinedLogger, configure_logs
 from server.metrics_files import MetricsDirectory
-from server.processes import end_with_parent
+from server.processes import end_with_starter
 from server.settings import load_settings
 from server.settings_file import InvalidSettings
+
+
+def _refuse(error: InvalidSettings) -> NoReturn:
+    sys.exit("\n".join(f"error: {problem}" for problem in error.problems))
+
 
 try:
     _settings = load_settings(environ=os.environ)
     _settings.check_exposure()
 except InvalidSettings as error:
-    sys.exit("\n".join(f"error: {problem}" for problem in error.problems))
+    _refuse(error)
 configure_logs(_settings.log)
 
 wsgi_app = "server.main:app()"
 bind = [f"{_settings.server.host}:{_settings.server.port}"]
 workers = _settings.server.workers
+reuse_port = workers > 1  # each worker listens for itself: see server/worker.py
 worker_class = "server.worker.StackWorker"
 backlog = _settings.server.backlog
 keepalive = _settings.server.keepalive_s
@@ -48,8 +54,14 @@ def on_starting(server: Any) -> None:
     """Before the first worker: everything that only one process may do."""
     global _metrics
     from server.prepare import prepare_state
+    from server.serve import check_port
 
-    end_with_parent()
+    try:  # with reuse_port a second server on the same port would not fail but share its connections
+        for host, port in (address for address in server.address if isinstance(address, tuple)):
+            check_port(host, port)
+    except InvalidSettings as error:
+        _refuse(error)
+    end_with_starter()
     prepare_state(_settings)
     _metrics = MetricsDirectory(_settings.backends.home / "run")
     _metrics.announce()

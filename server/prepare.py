@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from backends.config import MEMORY_URL
 from backends.errors import StackError
 from server.logs import get_logger
 from server.settings import Settings
@@ -14,12 +15,11 @@ def prepare_state(settings: Settings) -> None:
 
     Runs in the gunicorn master, so that a refusal is said once and not by every worker that would die of it.
     """
-    from backends.stack import MEMORY_URL
-    from backends.store.migrate import open_database
-
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
         if settings.database != MEMORY_URL:
+            from backends.store.migrate import open_database
+
             open_database(settings.database).close()
     except (StackError, OSError) as error:
         get_logger("onnxstack").error("cannot start", reason=str(error))

@@ -48,11 +48,16 @@ def report_ready(models: Sequence[tuple[str, str]]) -> None:
         logging.getLogger(__name__).debug("nobody waits for readiness")
 
 
-def end_with_parent() -> None:
-    """Get SIGTERM when `onnxstack serve`, which started this process, is killed. Linux only; else nothing is done."""
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent is None or not sys.platform.startswith("linux"):
+def end_with_starter() -> None:
+    """Get SIGTERM when `onnxstack serve`, if that started this process, is killed."""
+    if (parent := os.environ.get(PARENT_VARIABLE)) is not None:
+        end_with_parent(int(parent))
+
+
+def end_with_parent(parent: int) -> None:
+    """Get SIGTERM when `parent`, which started this process, ends in any way. Does nothing where there is no prctl."""
+    if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it was killed before the line above
+    if os.getppid() != parent:  # it ended before the line above
         os.kill(os.getpid(), signal.SIGTERM)

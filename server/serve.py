@@ -21,19 +21,18 @@ from server.settings_file import InvalidSettings
 COMMAND = (sys.executable, "-m", "gunicorn", "-c", "python:server.gunicorn_conf", "server.main:app()")
 
 
-def check_port(settings: Settings) -> None:
+def check_port(host: str, port: int) -> None:
     """Raises InvalidSettings when the address cannot be listened on."""
-    server = settings.server
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            server.host.strip("[]"), server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
         raise InvalidSettings(
-            [f"cannot listen on {server.host}:{server.port}: {error.strerror}; choose another with --host and --port"]
+            [f"cannot listen on {host}:{port}: {error.strerror}; choose another with server.host and server.port"]
         ) from None
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
-from server.processes import report_ready
+from server.processes import end_with_parent, report_ready
 
 END_RUNNING_S = 4.0
 CUT_S = 2
@@ -42,8 +43,9 @@ class Drainable(Protocol):
 class DrainingServer(Server):
     """A uvicorn server that, told to stop, first lets running requests finish for up to `drain_s` seconds."""
 
-    def __init__(self, config: Config, app: Drainable, drain_s: float) -> None:
+    def __init__(self, config: Config, app: Drainable, drain_s: float, master: int) -> None:
         super().__init__(config)
+        self._master = master
         self._app = app
         self._drain_s = drain_s
         self._deadline: float | None = None
@@ -69,8 +71,24 @@ class DrainingServer(Server):
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
+        end_with_parent(self._master)  # gunicorn's own workers look after that, uvicorn's do not
         if self.started:
             report_ready(self._app.models())
+
+
+def own_listener(shared: socket.socket, backlog: int) -> socket.socket:
+    """A listener of this worker alone at the address of the shared one, which must have SO_REUSEPORT.
+
+    The kernel spreads connections evenly over such listeners. From a shared one the worker that is awake first takes
+    nearly all of them, which for long streams means one busy worker beside idle ones.
+    """
+    own = socket.socket(shared.family, shared.type)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    own.setblocking(False)
+    own.bind(shared.getsockname())
+    own.listen(backlog)
+    return own
 
 
 class StackWorker(UvicornWorker):
@@ -91,15 +109,17 @@ class StackWorker(UvicornWorker):
         # The base class pointed it at gunicorn's handlers, of which there are none.
         logger = logging.getLogger("uvicorn.error")
         logger.handlers, logger.propagate = [], True
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(logging.NOTSET)
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
-        server = DrainingServer(self.config, self.wsgi, max(1.0, self.cfg.graceful_timeout - END_RUNNING_S))
+        server = DrainingServer(self.config, self.wsgi, max(1.0, self.cfg.graceful_timeout - END_RUNNING_S), self.ppid)
         self._install_sigquit_handler()
         try:
             # Plain sockets: uvicorn closes them, and gunicorn's wrappers would log that as an error.
-            await server.serve(sockets=[wrapper.sock for wrapper in self.sockets])
+            shared = [wrapper.sock for wrapper in self.sockets]
+            own = [own_listener(each, self.cfg.backlog) for each in shared if self.cfg.reuse_port]
+            await server.serve(sockets=shared + own)
         finally:
             self.wsgi.close()
         if not server.started:

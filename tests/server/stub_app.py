@@ -15,7 +15,8 @@ async def _http(scope: Any, receive: Any, send: Any) -> None:
         return
     path = scope["path"]
     media = "text/event-stream" if path == "/v1/inference/completion" else "application/json"
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", media.encode())]})
+    headers = [(b"content-type", media.encode()), (b"x-pid", str(os.getpid()).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     if path == "/v1/inference/completion":  # ?<events>,<milliseconds between>
         events, pause = scope["query_string"].decode().split(",")
         gone = asyncio.ensure_future(_gone(receive))
