@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 ApiName = Literal["inference", "vector_io", "safety", "datasetio", "scoring", "eval", "tool_runtime"]
 
 
+MEMORY_URL = "memory://"
+"""As `database_url`: state that lives in the process and ends with it."""
+
+
 class Section(BaseModel):
     """A section of the settings: unknown keys are refused, values do not change after start."""
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from backends.config import ApiName, BackendSettings
+from backends.config import MEMORY_URL, ApiName, BackendSettings
 from backends.context import CallContext
 from backends.errors import StackError
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
@@ -17,7 +17,6 @@ from generated.models import ModelType
 
 log = logging.getLogger(__name__)
 
-MEMORY_URL = "memory://"
 DEFAULT_MODELS: tuple[tuple[str, ModelType], ...] = ((DEFAULT_LLM, "llm"), (DEFAULT_EMBEDDING_MODEL, "embedding"))
 
 
