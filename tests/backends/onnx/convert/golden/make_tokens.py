@@ -4,9 +4,9 @@ Run by hand, in an environment of its own with `pip install xllamacpp gguf` (las
 
     python make_tokens.py SmolLM2-135M-Instruct.Q4_1.gguf tokens.json
 
-The texts are those of the file that is there; add one as `{"text": "..."}` to the rule "smollm". For each rule the model
-file is copied with another `tokenizer.ggml.pre`, its own vocabulary and merges staying, and llama.cpp's server is asked for
-the tokens of each text without (`plain`) and with (`special`) recognising special tokens.
+The texts are those of the file that is there; add one as `{"text": "..."}` to the rule "smollm". For each rule the
+model file is copied with another `tokenizer.ggml.pre`, its own vocabulary and merges staying, and llama.cpp's server is
+asked for the tokens of each text without (`plain`) and with (`special`) recognising special tokens.
 """
 
 from __future__ import annotations
