@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
 from backends.config import BackendSettings, ProviderSettings
 from backends.context import CallContext
-from backends.errors import Misconfigured, Unavailable
+from backends.errors import BadRequest, Misconfigured, Unavailable
+from backends.models.store import ModelStore
 from backends.stack import DEFAULT_MODELS, Backends, open_backends
-from generated.models import RegisterVectorDbRequest
+from generated.models import RegisterModelRequest, RegisterVectorDbRequest
 from tests.backends.resources.conftest import settings_of
 
 EMBEDDING_MODEL = DEFAULT_MODELS[1][0]
@@ -73,7 +75,6 @@ def test_settings_that_name_an_unknown_type_stop_the_start(tmp_path: Path) -> No
 
 
 def test_fifty_openings_leave_no_file_and_no_thread(tmp_path: Path) -> None:
-    import threading
 
     def held() -> tuple[int, int]:
         return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
@@ -89,3 +90,34 @@ def test_fifty_openings_leave_no_file_and_no_thread(tmp_path: Path) -> None:
     after = held()
     assert after[0] <= before[0] + 2
     assert after[1] <= before[1] + 2
+
+
+def test_the_default_models_register_from_the_model_store(
+    tmp_path: Path, context: CallContext, model_store: ModelStore
+) -> None:
+    onnx = ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx")
+    stack = open_backends(BackendSettings(data_dir=tmp_path, models_dir=model_store.root, providers=(onnx,)))
+    assert [(model.identifier, model.provider_id, model.metadata) for model in stack.models.list(context)] == [
+        (DEFAULT_MODELS[0][0], "onnx", {}),
+        (EMBEDDING_MODEL, "onnx", {"embedding_dimension": 384}),
+    ]
+    with pytest.raises(BadRequest, match=f"no model 'gpt' of type llm; available: {DEFAULT_MODELS[0][0]}$"):
+        stack.models.register(context, RegisterModelRequest(model_id="gpt"))
+    with pytest.raises(BadRequest, match="embedding_dimension is 3, the vectors of model"):
+        stack.models.register(
+            context,
+            RegisterModelRequest(
+                model_id="mine",
+                provider_model_id=EMBEDDING_MODEL,
+                model_type="embedding",
+                metadata={"embedding_dimension": 3},
+            ),
+        )
+    stack.close()
+
+
+def test_a_model_store_without_the_default_models_starts_without_them(tmp_path: Path, context: CallContext) -> None:
+    onnx = ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx")
+    stack = open_backends(BackendSettings(data_dir=tmp_path, providers=(onnx,)))
+    assert stack.models.list(context) == []
+    stack.close()
