@@ -105,6 +105,8 @@ class SteppedExecutor(MemoryExecutor):
         super().__init__(logits, slots=slots, length=length)
         self.runs: list[tuple[str, int, int]] = []
         self.moves: list[tuple[int, int, int]] = []
+        self.single_tokens = 0
+        """Prefill runs of one token that continue a prompt."""
         self.released: set[int] = set()
         self.all_released = threading.Event()
         self.faults: Callable[[str, int, int], None] = lambda kind, slot, count: None
@@ -126,6 +128,7 @@ class SteppedExecutor(MemoryExecutor):
     def prefill(self, slot: int, ids: Ids, past: int, *, last: bool) -> Logits | None:
         self.runs.append(("prefill", slot, len(ids)))
         self.faults("prefill", slot, len(ids))
+        self.single_tokens += len(ids) == 1 and past > 0
         return super().prefill(slot, ids, past, last=last)
 
     def decode(self, first: int, ids: Ids, past: Ids) -> Logits:

@@ -162,6 +162,7 @@ def test_ten_thousand_requests_at_random_answer_as_the_oracle_says_and_leak_no_s
     assert stats.cancelled > 100
     assert (stats.failed, stats.running, stats.waiting) == (0, 0, 0)
     assert max(count for kind, _, count in executor.runs if kind == "decode") == 7, "never a full batch"
+    assert executor.single_tokens == 0
     # Still as good as new.
     prompts = endless_prompts(7, 20)
     for events, prompt in [(scheduler.submit(sequence(p, 20)), p) for p in prompts]:
@@ -316,6 +317,26 @@ def test_a_long_prompt_beside_running_sequences_goes_in_small_steps_and_stalls_n
     prefills = [i for i, (kind, _, _) in enumerate(executor.runs) if kind == "prefill" and i >= before]
     assert [executor.runs[i][2] for i in prefills] == [4] * 25
     assert all(executor.runs[i + 1][0] == "decode" for i in prefills), "two chunks with no token between them"
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 16, 17, 18, 33, 34])
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_prompt_is_never_cut_so_that_a_single_token_runs_alone(start: Start, length: int, beside: bool) -> None:
+    executor = SteppedExecutor(steps=0, length=512)
+    scheduler = start(executor, chunk=16, budget=4)
+    running = None
+    if beside:
+        running = scheduler.submit(sequence(endless_prompts(1, LONG)[0], LONG))
+        executor.await_blocked()
+    executor.runs.clear()
+    events = scheduler.submit(sequence([1 + i % 60 for i in range(length)], 2))
+    executor.let(10_000)
+    read(events)
+    chunks = [count for kind, _, count in executor.runs if kind == "prefill"]
+    assert sum(chunks) == length
+    assert 1 not in chunks
+    assert max(chunks) <= (5 if beside else 17)
+    del running
 
 
 def test_a_fault_in_prefill_fails_that_request_alone(start: Start) -> None:

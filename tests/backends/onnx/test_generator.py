@@ -1,0 +1,366 @@
+"""The text generator on the real default model, directly and through the encoding of the wire."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends.config import EngineSettings
+from backends.context import CallContext
+from backends.errors import (
+    BadRequest,
+    Cancelled,
+    ContextLengthExceeded,
+    CorruptModel,
+    DeadlineExceeded,
+    Unavailable,
+    UnknownReference,
+    Unsupported,
+)
+from backends.generation import Answer, collect
+from backends.inference import (
+    ChatPrompt,
+    Finish,
+    GenerateRequest,
+    GenerationEvent,
+    ModelLimits,
+    Sampling,
+    TextDelta,
+    TextPrompt,
+)
+from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
+from backends.models.store import ModelStore
+from backends.onnx.generator import OnnxTextGenerator
+from backends.onnx.tokenizer import TextTokenizer
+from backends.ports import TextGenerator
+from backends.wire import LoopbackTextGenerator
+from generated.models import (
+    ImageContentItem,
+    JsonSchemaResponseFormat,
+    SystemMessage,
+    TextContentItem,
+    ToolDefinition,
+    UserMessage,
+)
+
+SETTINGS = EngineSettings(device="cpu", threads=2, slots=8, max_context=1024, prefill_chunk=64, prefill_budget=32)
+TIPS = ChatPrompt((UserMessage(content="Give me three tips for staying healthy."),))
+
+
+@pytest.fixture(scope="module")
+def engine(model_store: ModelStore) -> Iterator[OnnxTextGenerator]:
+    generator = OnnxTextGenerator(model_store, SETTINGS)
+    yield generator
+    generator.close()
+
+
+@pytest.fixture(params=["direct", "loopback"])
+def generator(request: pytest.FixtureRequest, engine: OnnxTextGenerator) -> TextGenerator:
+    return engine if request.param == "direct" else LoopbackTextGenerator(engine)
+
+
+@pytest.fixture
+def tokenizer(smollm2_dir: Path) -> TextTokenizer:
+    return TextTokenizer(smollm2_dir / "tokenizer.json")
+
+
+def asked(prompt: ChatPrompt | TextPrompt | str, max_tokens: int = 16, **sampling: object) -> GenerateRequest:
+    text = TextPrompt(prompt) if isinstance(prompt, str) else prompt
+    return GenerateRequest(DEFAULT_LLM, text, Sampling(max_tokens=max_tokens, **sampling))  # type: ignore[arg-type]
+
+
+def answer(generator: TextGenerator, context: CallContext, request: GenerateRequest) -> Answer:
+    return collect(generator.generate(context, request))
+
+
+def test_it_chats(generator: TextGenerator, context: CallContext) -> None:
+    found = answer(generator, context, asked(TIPS, 60, repetition_penalty=1.0))
+    assert "hydrated" in found.text
+    assert found.stop_reason == "out_of_tokens"
+    assert found.completion_tokens == 60
+
+
+def test_it_answers_from_the_system_message_and_ends_its_turn(generator: TextGenerator, context: CallContext) -> None:
+    prompt = ChatPrompt(
+        (
+            SystemMessage(content="Answer only from the context. Context: the refund window is 30 days."),
+            UserMessage(content="How long is the refund window?"),
+        )
+    )
+    found = answer(generator, context, asked(prompt, 60))
+    assert "30 days" in found.text
+    assert found.stop_reason == "end_of_turn"
+    assert "<|im_end|>" not in found.text
+
+
+def test_it_continues_a_text(generator: TextGenerator, context: CallContext) -> None:
+    found = answer(generator, context, asked("1, 2, 3, 4, 5, 6, 7,", 6, repetition_penalty=1.0))
+    assert found.text.replace(" ", "").startswith("8,9")
+
+
+def test_greedy_answers_are_the_same_alone_and_among_sixteen_of_any_length_and_arrival(
+    engine: OnnxTextGenerator, context: CallContext, tokenizer: TextTokenizer
+) -> None:
+    ids = tokenizer.encode_text(" ".join(f"The {i}th of many things to say about the sea is that" for i in range(60)))
+    lengths = (9, 101, 32, 195, 17, 64, 125, 45, 5, 150, 22, 90, 36, 70, 11, 175)
+    requests = [asked(tokenizer.decode(ids[i * 7 : i * 7 + length]), 6 + 2 * i) for i, length in enumerate(lengths)]
+    alone = [answer(engine, context, request).text for request in requests]
+    before = engine.stats()[DEFAULT_LLM]
+    together = [engine.generate(context, request) for request in requests[:5]]
+    for request in requests[5:]:  # each joins when another token of the first has come
+        together.append(engine.generate(context, request))
+        next(together[0], None)
+    first_rest = collect_rest(together[0])
+    rest = [collect(events).text for events in together[1:]]
+    after = engine.stats()[DEFAULT_LLM]
+    assert rest == alone[1:]
+    assert alone[0].endswith(first_rest)
+    tokens = after.generated_tokens - before.generated_tokens
+    assert after.steps - before.steps < tokens / 2, "they were not decoded together"
+
+
+def collect_rest(events: Iterator[GenerationEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def test_a_seeded_sample_repeats_alone_and_beside_others(generator: TextGenerator, context: CallContext) -> None:
+    request = asked(TIPS, 24, temperature=1.0, top_p=0.95, seed=7)
+    alone = answer(generator, context, request).text
+    others = [generator.generate(context, asked(TIPS, 24, temperature=1.0, seed=seed)) for seed in range(3)]
+    assert answer(generator, context, request).text == alone
+    assert len({alone, *(collect(events).text for events in others)}) == 4, "different seeds, different samples"
+
+
+def test_samples_without_a_seed_differ(generator: TextGenerator, context: CallContext) -> None:
+    texts = {answer(generator, context, asked(TIPS, 16, temperature=1.5, top_p=0.99)).text for _ in range(3)}
+    assert len(texts) > 1
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_told(generator: TextGenerator, context: CallContext) -> None:
+    whole = answer(generator, context, asked(TIPS, 40)).text
+    stop = whole[20:27]
+    found = answer(generator, context, asked(TIPS, 40, stop=(stop,)))
+    assert found.text == whole[: whole.index(stop)]
+    assert found.stop_reason == "end_of_turn"
+
+
+def test_the_models_own_penalty_applies_unless_the_request_names_one(
+    generator: TextGenerator, context: CallContext, model_store: ModelStore
+) -> None:
+    penalty = model_store.defaults(DEFAULT_LLM)["repetition_penalty"]
+    assert penalty > 1
+    prompt = ChatPrompt((UserMessage(content="Write a two-line poem."),))
+    default = answer(generator, context, asked(prompt, 48)).text
+    assert default == answer(generator, context, asked(prompt, 48, repetition_penalty=penalty)).text
+    assert default != answer(generator, context, asked(prompt, 48, repetition_penalty=1.0)).text
+
+
+@pytest.mark.parametrize("text", ["🎉🦄🚀👩‍👩‍👧‍👦" * 3, "漢字とかなの文章です。日本語" * 2, "Привет, naïve façade"])
+def test_streamed_text_is_never_cut_inside_a_character(
+    generator: TextGenerator, context: CallContext, text: str
+) -> None:
+    request = asked(f"Repeat: {text}\nRepeat: {text}\nRepeat: {text}\nRepeat:", 40, repetition_penalty=1.0)
+    deltas = [e.text for e in generator.generate(context, request) if isinstance(e, TextDelta)]
+    assert "\ufffd" not in "".join(deltas)
+    assert any(ord(character) > 127 for delta in deltas for character in delta), "nothing worth splitting was said"
+
+
+def test_log_probabilities_are_those_of_the_model(generator: TextGenerator, context: CallContext) -> None:
+    found = answer(generator, context, replace(asked(TIPS, 8), logprobs=5))
+    assert len(found.logprobs) == found.completion_tokens == 8
+    for entry in found.logprobs:
+        assert len(entry) >= 4  # two of five tokens may have the same text
+        assert all(value <= 0 for value in entry.values())
+        assert sum(map(np.exp, entry.values())) <= 1 + 1e-6
+    assert "".join(next(iter(entry)) for entry in found.logprobs) == found.text, "the chosen token comes first"
+    everything = answer(generator, context, replace(asked(TIPS, 1), logprobs=49_152)).logprobs[0]
+    assert sum(map(np.exp, everything.values())) == pytest.approx(1, abs=1e-2)
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_any_work(
+    engine: OnnxTextGenerator, generator: TextGenerator, context: CallContext
+) -> None:
+    answer(generator, context, asked(TIPS, 1))
+    before = engine.stats()[DEFAULT_LLM].prompt_tokens
+    with pytest.raises(ContextLengthExceeded, match=r"the prompt has \d+ tokens; the model takes 1024"):
+        generator.generate(context, asked("word " * 1100))
+    assert engine.stats()[DEFAULT_LLM].prompt_tokens == before
+
+
+def test_max_tokens_beyond_the_context_are_cut_to_what_fits(generator: TextGenerator, context: CallContext) -> None:
+    found = answer(generator, context, asked("a b " * 508, 4096))
+    assert found.stop_reason in ("out_of_tokens", "end_of_turn")
+    if found.stop_reason == "out_of_tokens":
+        assert found.prompt_tokens + found.completion_tokens == 1024
+
+
+def test_an_empty_text_is_continued_from_the_first_token(generator: TextGenerator, context: CallContext) -> None:
+    assert answer(generator, context, asked("", 4)).prompt_tokens == 1
+
+
+@pytest.mark.parametrize("how", ["context", "close", "drop"])
+def test_leaving_ends_the_work_within_a_step(engine: OnnxTextGenerator, how: str) -> None:
+    context = CallContext("leaving")
+    events = engine.generate(context, asked(TIPS, 900, repetition_penalty=1.3))
+    assert isinstance(next(events), TextDelta)
+    cancelled = engine.stats()[DEFAULT_LLM].cancelled
+    tokens = engine.stats()[DEFAULT_LLM].generated_tokens
+    if how == "context":
+        context.cancellation.cancel()
+        with pytest.raises(Cancelled):
+            for _ in events:
+                pass
+    elif how == "close":
+        events.close()  # type: ignore[attr-defined]
+    del events
+    marker = engine.generate(CallContext("next"), asked(TIPS, 2))
+    collect(marker)  # by the time it has answered, the steps are over in which the other might have gone on
+    stats = engine.stats()[DEFAULT_LLM]
+    assert stats.cancelled == cancelled + 1
+    assert stats.running == 0
+    assert stats.generated_tokens - tokens < 100
+
+
+def test_a_deadline_that_has_passed_is_an_error_before_any_work(generator: TextGenerator) -> None:
+    with pytest.raises(DeadlineExceeded):
+        generator.generate(CallContext("late", deadline=1.0), asked(TIPS))
+
+
+def test_many_threads_read_their_own_answers(engine: OnnxTextGenerator, context: CallContext) -> None:
+    requests = [asked(f"{i}, {i + 1}, {i + 2},", 8) for i in range(10, 22)]
+    alone = [answer(engine, context, request).text for request in requests]
+    found: dict[int, str] = {}
+
+    def client(i: int) -> None:
+        found[i] = answer(engine, CallContext(str(i)), requests[i]).text
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(len(requests))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    assert [found[i] for i in range(len(requests))] == alone
+
+
+IMAGE = ImageContentItem.model_validate({"type": "image", "image": {"data": "aGk="}})
+TOOL = ToolDefinition(tool_name="weather")
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message", "where"),
+    [
+        (
+            asked(ChatPrompt((UserMessage(content=[TextContentItem(text="what?"), IMAGE]),))),
+            Unsupported,
+            "images",
+            "/messages/0/content/1",
+        ),
+        (asked(ChatPrompt((UserMessage(content="x", context=IMAGE),))), Unsupported, "images", "/messages/0/context"),
+        (asked(replace(TIPS, tools=(TOOL,))), Unsupported, "tool calls", "/tools"),
+        (
+            replace(asked(TIPS), response_format=JsonSchemaResponseFormat(json_schema={})),
+            Unsupported,
+            "response_format",
+            "/response_format",
+        ),
+        (replace(asked(TIPS), model=DEFAULT_EMBEDDING_MODEL), BadRequest, "embedding model", "/model_id"),
+        (replace(asked(TIPS), model="no/such"), UnknownReference, "no/such", None),
+    ],
+    ids=["image", "image context", "tools", "response_format", "embedding model", "unknown model"],
+)
+def test_what_cannot_be_served_is_refused_by_name(
+    generator: TextGenerator,
+    context: CallContext,
+    request_: GenerateRequest,
+    error: type[BadRequest],
+    message: str,
+    where: str | None,
+) -> None:
+    with pytest.raises(error, match=message) as refusal:
+        generator.generate(context, request_)
+    if where is not None:
+        assert refusal.value.where == where
+
+
+def test_limits_are_known_without_loading(model_store: ModelStore) -> None:
+    generator = OnnxTextGenerator(model_store, SETTINGS)
+    assert generator.limits(DEFAULT_LLM) == ModelLimits(1024)
+    assert generator.stats() == {}
+    with pytest.raises(BadRequest, match="embedding model"):
+        generator.limits(DEFAULT_EMBEDDING_MODEL)
+    with pytest.raises(UnknownReference):
+        generator.limits("no/such")
+    generator.close()
+
+
+def test_it_says_where_it_runs(engine: OnnxTextGenerator) -> None:
+    engine.load(DEFAULT_LLM)
+    assert engine.devices()[DEFAULT_LLM].device == "cpu"
+
+
+def test_the_last_event_counts_the_tokens(generator: TextGenerator, context: CallContext) -> None:
+    finish = list(generator.generate(context, asked("one two three", 5)))[-1]
+    assert finish == Finish("out_of_tokens", 3, 5)
+
+
+def test_a_closed_generator_refuses(model_store: ModelStore, context: CallContext) -> None:
+    generator = OnnxTextGenerator(model_store, replace_slots(1))
+    events = generator.generate(context, asked(TIPS, 900))
+    generator.ping()
+    generator.close()
+    generator.close()
+    with pytest.raises(Unavailable):
+        collect(events)
+    with pytest.raises(Unavailable):
+        generator.ping()
+    with pytest.raises(Unavailable):
+        generator.generate(context, asked(TIPS))
+
+
+def replace_slots(slots: int) -> EngineSettings:
+    return SETTINGS.model_copy(update={"slots": slots})
+
+
+class Folder:
+    """A model source of one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path(self, name: str) -> Path:
+        return self.directory
+
+    def defaults(self, name: str) -> dict[str, float]:
+        return {}
+
+
+@pytest.fixture
+def copy(smollm2_dir: Path, tmp_path: Path) -> Path:
+    """The model's directory, of links."""
+    for file in smollm2_dir.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.onnx"])
+def test_a_corrupt_model_is_refused_with_its_file(copy: Path, context: CallContext, file: str) -> None:
+    (copy / file).unlink()
+    (copy / file).write_bytes(b"no such thing")
+    generator = OnnxTextGenerator(Folder(copy), SETTINGS)
+    with pytest.raises(CorruptModel, match=file):
+        generator.generate(context, asked(TIPS))
+    generator.close()
+
+
+def test_a_model_without_a_chat_template_completes_and_does_not_chat(copy: Path, context: CallContext) -> None:
+    (copy / "chat_template.jinja").unlink()
+    generator = OnnxTextGenerator(Folder(copy), SETTINGS)
+    with pytest.raises(BadRequest, match="no chat template"):
+        generator.generate(context, asked(TIPS))
+    assert answer(generator, context, asked("1, 2, 3,", 4)).text
+    generator.close()
