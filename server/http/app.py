@@ -14,7 +14,7 @@ from backends.stack import Backends
 from generated.operations import OPERATIONS, Operation
 from handlers.call import Call
 from server.http.auth import Authentication
-from server.http.body import BodyReader
+from server.http.body import BodyReader, MediaTypes
 from server.http.bridge import Bridge
 from server.http.connexion_wiring import connexion_application
 from server.http.contract import read_generated_json
@@ -86,7 +86,7 @@ def create_app(
     admission = Admission(options)
     routing = read_generated_json("routing.json")
     table = RouteTable(routing)
-    probes = Probes(backends.services)
+    probes = Probes(backends.services, options.ready_timeout_s)
     app: ASGIApp = connexion_application(
         routing,
         invoke,
@@ -94,6 +94,7 @@ def create_app(
         BodyReader(gate, options),
         lambda wsgi_app: Bridge(wsgi_app, options, admission, observer),
     )
+    app = MediaTypes(app)
     app = Methods(app, table)
     app = Documents(app, {**contract_documents(), **probes.sources(), **(extra_routes or {})})
     app = CleanPaths(app)

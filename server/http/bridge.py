@@ -163,6 +163,7 @@ class Bridge:
         except _SlowClientError:
             log.info("client of %s did not read for %g s", operation.operation_id, self._options.write_timeout_s)
             state.abort()
+            await asyncio.sleep(0)  # the loop tells uvicorn that the connection is gone
         finally:
             watcher.cancel()
             if not finished:

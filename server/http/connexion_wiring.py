@@ -87,6 +87,8 @@ def path_pattern(path: str, types: Mapping[str, str]) -> re.Pattern[str]:
 def _view(operation: Operation, invoke: Invoke) -> Callable[..., flask.Response]:
     # Connexion passes members of its context by the names of the parameters.
     def view(call_context: CallContext, arguments: dict[str, object], model: BaseModel | None = None) -> flask.Response:
+        if (model is None) != (operation.body_model is None):
+            raise RuntimeError(f"the body of {operation.operation_id} has not passed the gate")
         given = arguments if model is None else {**arguments, "body": model}
         return respond(operation, invoke(operation, call_context, given))
 

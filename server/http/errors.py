@@ -24,6 +24,7 @@ from backends.errors import (
     CorruptModel,
     DeadlineExceeded,
     Forbidden,
+    Misconfigured,
     NotBuilt,
     NotFound,
     Overloaded,
@@ -42,6 +43,7 @@ log = logging.getLogger("onnxstack.http")
 
 STATUSES: dict[type[StackError], int] = {
     StackError: 500,
+    Misconfigured: 500,
     BadRequest: 400,
     Unauthenticated: 401,
     Forbidden: 403,
@@ -123,6 +125,8 @@ def problem_of(error: BaseException) -> Problem:
     """The one answer for `error`. What is not raised on purpose becomes a 500 that says nothing about its cause."""
     if isinstance(error, StackError):
         status = next(STATUSES[base] for base in type(error).__mro__ if base in STATUSES)
+        if status == 500:
+            return Problem(500, _INTERNAL, error.code, _headers(500, None))
         return Problem(status, _detail(error), error.code, _headers(status, error))
     if isinstance(error, HTTPException) and error.status_code < 500:
         given = {name.lower(): value for name, value in (error.headers or {}).items()}
@@ -182,8 +186,6 @@ def report(error: BaseException) -> Problem:
 
 
 def _detail(error: StackError) -> str:
-    if STATUSES.get(type(error)) == 500:
-        return _INTERNAL
     if error.where and not error.message.startswith(error.where):
         return f"{error.where}: {error.message}"
     return error.message

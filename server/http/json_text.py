@@ -52,7 +52,7 @@ def parse_json(raw: bytes, *, depth: int, values: int) -> Any:
 
 def _inspect(value: Any, depth: int, odd: bool) -> None:
     level = [value]
-    for _ in range(depth + 1):
+    for _ in range(depth):
         below: list[Any] = []
         for node in level:
             if isinstance(node, dict):

@@ -17,6 +17,7 @@ class HttpOptions:
     body_limit_bytes: largest request body. json_depth: its deepest nesting. json_values: about how many values it has.
     body_timeout_s: seconds a client may take to send its body; header_timeout_s: its request line and headers.
     write_timeout_s: seconds a response waits for a client that does not read.
+    ready_timeout_s: seconds that all parts together get to answer the readiness probe.
     request_timeout_s: seconds until a call is given up with 504. ping_interval_s: seconds of silence before `: ping`.
     api_keys: SHA-256 of a key in lower-case hex -> its name; empty: no key is asked for.
     isolation: `per_key` makes each key the owner of what it writes.
@@ -34,6 +35,7 @@ class HttpOptions:
     header_timeout_s: float = 15.0
     write_timeout_s: float = 60.0
     request_timeout_s: float = 600.0
+    ready_timeout_s: float = 2.0
     ping_interval_s: float = 15.0
     api_keys: Mapping[str, str] = field(default_factory=dict)
     isolation: Literal["shared", "per_key"] = "shared"

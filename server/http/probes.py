@@ -19,7 +19,7 @@ _HEADERS = (("content-type", "application/json"), ("cache-control", "no-store"))
 class Probes:
     """Liveness and readiness. services: the parts to ask, by name. timeout_s: seconds they get to answer, together."""
 
-    def __init__(self, services: Callable[[], Mapping[str, Service]], timeout_s: float = 2.0) -> None:
+    def __init__(self, services: Callable[[], Mapping[str, Service]], timeout_s: float) -> None:
         self._services = services
         self._timeout_s = timeout_s
         # Two threads of their own: a ping that hangs must not take one from the requests.
