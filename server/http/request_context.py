@@ -117,7 +117,14 @@ class Requests:
                 state.operation,
                 status,
                 duration_s * 1000,
-                extra={"request_id": request_id, "principal": state.principal},
+                extra={
+                    "request_id": request_id,
+                    "principal": state.principal,
+                    "operation": state.operation,
+                    "method": scope["method"],
+                    "status": status,
+                    "duration_ms": round(duration_s * 1000, 1),
+                },
             )
 
 
