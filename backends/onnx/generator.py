@@ -20,7 +20,7 @@ from backends.onnx.engine import Engine
 from backends.onnx.executor import OnnxExecutor
 from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvLayout, kv_dtype
 from backends.onnx.scheduler import Scheduler, SchedulerStats
-from backends.onnx.session import DeviceChoice, open_session
+from backends.onnx.session import DeviceChoice, choose_device, open_session, runtime_distribution
 
 LENGTH_STEP = 64
 """KV slots are a multiple of this many tokens long, so that they begin on a page."""
@@ -52,6 +52,8 @@ class OnnxTextGenerator:
         *,
         seeds: Callable[[], int] = lambda: secrets.randbits(63),
     ) -> None:
+        """Raises Misconfigured: ONNX Runtime is not there, is there twice, or lacks the device of the settings."""
+        choose_device(settings.device, runtime_distribution())
         self._models = models
         self._settings = settings
         self._seeds = seeds

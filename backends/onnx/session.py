@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from backends.errors import CorruptModel, Unavailable
+from backends.errors import CorruptModel, Misconfigured, Unavailable
 
 if TYPE_CHECKING:  # imported in the functions, after `runtime_distribution` has had its say
     from onnxruntime import InferenceSession
@@ -43,18 +43,17 @@ def runtime_distribution(installed: Iterable[str] | None = None) -> str:
     `installed`: names of the distributions that are there; None asks the environment.
 
     Raises:
-        Unavailable: none or both are installed; the message is the command that mends it.
+        Misconfigured: none or both are installed; the message is the command that mends it.
     """
     found = _installed() if installed is None else frozenset(installed)
     match CPU_DISTRIBUTION in found, GPU_DISTRIBUTION in found:
         case True, True:
-            raise Unavailable(
+            raise Misconfigured(
                 "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
-                "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxstack[cpu]' or 'onnxstack[gpu]'",
-                retry_after_s=None,
+                "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxstack[cpu]' or 'onnxstack[gpu]'"
             )
         case False, False:
-            raise Unavailable("ONNX Runtime is missing: pip install 'onnxstack[cpu]'", retry_after_s=None)
+            raise Misconfigured("ONNX Runtime is missing: pip install 'onnxstack[cpu]'")
         case True, False:
             return CPU_DISTRIBUTION
         case _:
@@ -68,12 +67,15 @@ def choose_device(device: Device, distribution: str, *, float16_kv: bool = True)
     float32 kernel on CUDA and would run on the CPU, piece by piece.
 
     Raises:
-        Unavailable: `cuda` is demanded and cannot be had.
+        Misconfigured: `cuda` is demanded of an installation without it. Unavailable: or of a model that cannot use it.
     """
     if device == "cpu":
         return DeviceChoice("cpu", "asked for by the setting")
     if distribution != GPU_DISTRIBUTION:
-        reason = "onnxruntime-gpu is not installed (pip install 'onnxstack[gpu]')"
+        reason = "onnxruntime-gpu is not installed"
+        if device == "cuda":
+            fix = "pip uninstall -y onnxruntime, then pip install 'onnxstack[gpu]'"
+            raise Misconfigured(f"device cuda is not available: {reason} ({fix})", where="engine.device")
     elif not float16_kv:
         reason = "the model was converted for the CPU; convert it with precision fp16 for CUDA"
     else:
@@ -97,7 +99,7 @@ def open_session(
     tok/s).
 
     Raises:
-        CorruptModel: ONNX Runtime does not take the file. Unavailable: the device cannot be had.
+        CorruptModel: ONNX Runtime does not take the file. Misconfigured, Unavailable: the device cannot be had.
     """
     choice = choose_device(device, runtime_distribution(), float16_kv=float16_kv)
     if choice.device == "cuda":

@@ -18,6 +18,7 @@ from backends.errors import (
     ContextLengthExceeded,
     CorruptModel,
     DeadlineExceeded,
+    Misconfigured,
     Unavailable,
     UnknownReference,
     Unsupported,
@@ -296,6 +297,12 @@ def test_limits_are_known_without_loading(model_store: ModelStore) -> None:
     with pytest.raises(UnknownReference):
         generator.limits("no/such")
     generator.close()
+
+
+def test_cuda_is_refused_when_the_generator_is_made(model_store: ModelStore) -> None:
+    with pytest.raises(Misconfigured, match="device cuda is not available") as refusal:
+        OnnxTextGenerator(model_store, SETTINGS.model_copy(update={"device": "cuda"}))
+    assert refusal.value.where == "engine.device"
 
 
 def test_it_says_where_it_runs(engine: OnnxTextGenerator) -> None:
