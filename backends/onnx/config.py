@@ -90,7 +90,7 @@ def read_model_config(directory: Path) -> ModelConfig:
         config: ModelConfig = msgspec.json.decode((directory / CONFIG_FILE).read_bytes(), type=ModelConfig)
     except OSError as error:
         raise CorruptModel(CONFIG_FILE, f"cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptModel(CONFIG_FILE, str(error)) from error
     return config
 

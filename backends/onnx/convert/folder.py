@@ -63,7 +63,7 @@ class ModelFolder:
     def _decode(self, name: str, kind: type[_T]) -> _T:
         try:
             return msgspec.json.decode(self._read(name), type=kind)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptModel(name, f"is not the JSON that belongs there: {error}") from error
 
     def _read(self, name: str) -> bytes:

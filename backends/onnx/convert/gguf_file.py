@@ -119,18 +119,30 @@ class GgufFile:
         return value.astype(np.int64)
 
     def weight(self, name: str) -> Weight:
-        """The tensor `name`: float32 in its shape, or its codes as they are if it is Q8_0."""
+        """The tensor `name`: float32 in its shape, or its codes as they are if it is Q8_0.
+
+        Raises:
+            Unsupported: the gguf package does not read its quantisation. CorruptModel: it holds NaN or infinity.
+        """
         tensor = self.tensors[name]
         data = self._bytes[tensor.offset : tensor.offset + tensor.size]
         block, block_bytes = GGML_QUANT_SIZES[tensor.dtype]
         rows = data.reshape(-1, tensor.shape[-1] // block * block_bytes)
         if tensor.dtype == GGMLQuantizationType.Q8_0:
-            return from_q8_0(rows)
+            blocks = from_q8_0(rows)
+            self._check_finite(name, blocks.scales)
+            return blocks
         try:
-            numbers: Float32 = dequantize(rows, tensor.dtype)
+            with np.errstate(all="ignore"):
+                numbers: Float32 = dequantize(rows, tensor.dtype)
         except NotImplementedError as error:
             raise Unsupported(f"quantisation type {tensor.dtype.name} of {name} in {self.name}") from error
+        self._check_finite(name, numbers)
         return numbers.reshape(tensor.shape)
+
+    def _check_finite(self, name: str, numbers: Float32) -> None:
+        if not np.isfinite(numbers).all():
+            raise CorruptModel(self.name, f"tensor {name!r} holds numbers that are not finite")
 
     def _place(self, infos: list[tuple[str, tuple[int, ...], int, int]], end: int) -> dict[str, Tensor]:
         alignment = self.integer("general.alignment") or DEFAULT_ALIGNMENT

@@ -16,46 +16,54 @@ def published(target: Path) -> Iterator[Path]:
     """An empty directory to fill, which becomes `target` when the block ends without an error.
 
     It lies beside `target` as `.<name>.partial-*` until its files are on disk, and is then renamed: a process killed at
-    any point leaves nothing new at `target` (during a replacement, the old one may be in `.<name>.replaced-*`).
-    What killed processes left behind is removed by the next call for the same target.
+    any point leaves nothing half-made at `target`. What killed processes left behind is cleaned up by the next call for
+    the same target: partial directories are removed, and a directory that was being replaced is put back.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    partial.chmod(0o755)  # mkdtemp's 0700 would keep a server under another account out
-    lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked_directory(target, "partial") as partial:
         yield partial
         for path in partial.iterdir():
             _sync(path)
-        os.fsync(lock)
-        _replace(partial, target)
+        _sync(partial)
+        if target.exists():
+            with _locked_directory(target, "replaced") as replaced:
+                target.rename(replaced / "old")
+                try:
+                    partial.rename(target)
+                except OSError:
+                    (replaced / "old").rename(target)
+                    raise
+        else:
+            partial.rename(target)
         _sync(target.parent)
+
+
+@contextmanager
+def _locked_directory(target: Path, purpose: str) -> Iterator[Path]:
+    """A directory beside `target` for as long as the block runs; its lock tells others that its maker is alive."""
+    directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.{purpose}-", dir=target.parent))
+    directory.chmod(0o755)  # mkdtemp's 0700 would keep a server under another account out
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield directory
     finally:
         os.close(lock)
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace(partial: Path, target: Path) -> None:
-    if not target.exists():
-        partial.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.replaced-", dir=target.parent)) / "old"
-    target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old.parent)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _sweep(target: Path) -> None:
-    """Remove the partial directories of dead processes: those whose lock nobody holds."""
-    for stale in target.parent.glob(f".{target.name}.partial-*"):
+    """Clean up after dead processes: those whose lock nobody holds."""
+    for stale in target.parent.glob(f".{target.name}.[pr]*-*"):
         try:
             descriptor = os.open(stale, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (stale / "old").is_dir() and not target.exists():
+                (stale / "old").rename(target)
             shutil.rmtree(stale, ignore_errors=True)
         except BlockingIOError:
             pass

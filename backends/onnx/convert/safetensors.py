@@ -55,7 +55,7 @@ class SafetensorsFile:
             raw = msgspec.json.decode(self._bytes[8 : self._start].tobytes(), type=dict[str, msgspec.Raw])
             raw.pop("__metadata__", None)
             self._entries = {key: msgspec.json.decode(value, type=_Entry) for key, value in raw.items()}
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptModel(name, f"its header is not what safetensors describes: {error}") from error
         for key, entry in self._entries.items():
             self._check(key, entry, size - self._start)
@@ -69,7 +69,8 @@ class SafetensorsFile:
         """The tensor `name` as float32.
 
         Raises:
-            Unsupported: it does not hold floating-point numbers of 16, 32 or 64 bits.
+            Unsupported: it does not hold floating-point numbers of 16, 32 or 64 bits. CorruptModel: one of them is NaN
+            or infinite.
         """
         entry = self._entries[name]
         begin, end = entry.data_offsets
@@ -80,6 +81,8 @@ class SafetensorsFile:
             numbers = _view(data, f"<f{_BITS[entry.dtype] // 8}").astype(np.float32)
         else:
             raise Unsupported(f"tensor {name} of {self.name} holds {entry.dtype}; F16, BF16, F32 and F64 can be read")
+        if not np.isfinite(numbers).all():
+            raise CorruptModel(self.name, f"tensor {name!r} holds numbers that are not finite")
         return numbers.reshape(entry.shape)
 
     def _check(self, key: str, entry: _Entry, available: int) -> None:
@@ -117,7 +120,7 @@ class FolderWeights:
         return {key: file.shapes[key] for key, file in self._file_of.items()}
 
     def weight(self, name: str) -> Float32:
-        """The tensor `name` as float32. Raises Unsupported for other than floating-point tensors."""
+        """The tensor `name` as float32, with the checks of `SafetensorsFile.weight`."""
         return self._file_of[name].weight(name)
 
     def file(self, name: str) -> str:

@@ -63,6 +63,6 @@ def test_what_is_written_is_read(tmp_path: Path, config: ModelConfig) -> None:
 )
 def test_anything_else_is_corrupt(tmp_path: Path, content: str | None) -> None:
     if content is not None:
-        (tmp_path / "config.json").write_text(content)
+        (tmp_path / "config.json").write_text(content, errors="surrogateescape")
     with pytest.raises(CorruptModel, match=r"config\.json"):
         read_model_config(tmp_path)

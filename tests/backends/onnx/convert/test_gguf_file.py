@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from backends.errors import CorruptModel, Unsupported
 from backends.onnx.convert import convert_llama
+from backends.onnx.convert.chat_files import from_gguf
 from backends.onnx.convert.gguf_file import GgufFile
+from backends.onnx.convert.llama_gguf import GgufLlama
 from backends.onnx.convert.quantise import Int8Blocks
 from tests.backends.onnx.convert import tiny
 from tests.backends.onnx.convert.decoder import Decoder
@@ -158,3 +161,39 @@ def test_metadata_that_contradicts_the_tensors_is_corrupt(tmp_path: Path, extra:
     with pytest.raises(CorruptModel, match=reason):
         convert_llama(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("quantisation", [gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.Q8_0])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_numbers_that_are_not_finite_are_corrupt(
+    tmp_path: Path, bad: float, quantisation: gguf.GGMLQuantizationType
+) -> None:
+    tensors = tiny.weights(tiny.CONFIG, GGUF_NAMES)
+    tensors["blk.1.ffn_up.weight"][3, 5] = bad
+    path = tiny.write_gguf(tmp_path / "m.gguf", tiny.CONFIG, tensors, quantisation=quantisation)
+    with pytest.raises(CorruptModel, match=r"blk\.1\.ffn_up\.weight' holds numbers that are not finite"):
+        convert_llama(path, tmp_path / "out")
+
+
+def test_whatever_bytes_of_the_header_change_the_file_is_read_or_refused(tmp_path: Path) -> None:
+    path = tiny.write_gguf(tmp_path / "m.gguf", tiny.CONFIG, tiny.weights(tiny.CONFIG, GGUF_NAMES))
+    whole = path.read_bytes()
+    header_end = min(tensor.offset for tensor in GgufFile(path).tensors.values())
+    draw = random.Random(0)
+    outcomes = set()
+    for _ in range(300):
+        changed = bytearray(whole)
+        for _ in range(draw.randrange(1, 4)):
+            # Most of the header is the vocabulary; its beginning and its end describe the model and the tensors.
+            at = draw.choice([draw.randrange(800), draw.randrange(header_end - 1600, header_end)])
+            changed[at] = draw.choice([0, 1, 255, draw.randrange(256)])
+        path.write_bytes(changed)
+        try:
+            file = GgufFile(path)
+            GgufLlama(file)
+            from_gguf(file)
+            outcomes.add("read")
+        except (CorruptModel, Unsupported) as error:
+            outcomes.add(type(error).__name__)
+    assert outcomes == {"read", "CorruptModel", "Unsupported"}

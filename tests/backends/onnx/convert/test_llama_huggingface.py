@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 
 from backends.errors import CorruptModel, Unsupported
 from backends.onnx.convert import convert_llama
+from backends.onnx.convert.chat_files import from_folder
+from backends.onnx.convert.folder import ModelFolder
+from backends.onnx.convert.llama_huggingface import HuggingFaceLlama
 from tests.backends.onnx.convert import tiny
 from tests.backends.onnx.convert.decoder import Decoder
 from tests.backends.onnx.convert.reference import HUGGING_FACE_NAMES, Array
@@ -156,3 +160,33 @@ def test_a_broken_tokenizer_file_is_corrupt(tmp_path: Path, content: str) -> Non
 def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorruptModel, match=r"nothing\.gguf.*is missing"):
         convert_llama(tmp_path / "nothing.gguf", tmp_path / "out")
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_numbers_that_are_not_finite_are_corrupt(tmp_path: Path, bad: float) -> None:
+    tensors = tiny.weights(tiny.CONFIG, HUGGING_FACE_NAMES)
+    tensors["model.norm.weight"][7] = bad
+    folder = tiny.write_folder(tmp_path / "source", tiny.CONFIG, tensors)
+    with pytest.raises(CorruptModel, match=r"model\.norm\.weight' holds numbers that are not finite"):
+        convert_llama(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_whatever_bytes_of_a_file_change_the_folder_is_read_or_refused(tmp_path: Path, name: str) -> None:
+    folder = tiny.write_folder(tmp_path / "source", tiny.CONFIG, tiny.weights(tiny.CONFIG, HUGGING_FACE_NAMES))
+    whole = (folder / name).read_bytes()
+    size = len(whole) if name.endswith(".json") else 8 + int.from_bytes(whole[:8], "little")
+    draw = random.Random(0)
+    refused = 0
+    for _ in range(100):
+        changed = bytearray(whole)
+        for _ in range(draw.randrange(1, 4)):
+            changed[draw.randrange(size)] = draw.choice([0, 255, *b'"09-[{e', draw.randrange(256)])
+        (folder / name).write_bytes(changed)
+        try:
+            opened = ModelFolder(folder)
+            HuggingFaceLlama(opened)
+            from_folder(opened)
+        except (CorruptModel, Unsupported):
+            refused += 1
+    assert 50 < refused <= 100

@@ -68,6 +68,16 @@ def test_an_existing_directory_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "m").iterdir()] == ["second"]
 
 
+def test_a_directory_whose_replacement_was_killed_half_way_is_put_back(tmp_path: Path) -> None:
+    (tmp_path / ".m.replaced-dead" / "old").mkdir(parents=True)
+    (tmp_path / ".m.replaced-dead" / "old" / "first").touch()
+    with published(tmp_path / "m") as directory:
+        assert (tmp_path / "m" / "first").exists()
+        (directory / "second").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["second"]
+
+
 def test_progress_rises_to_one(tmp_path: Path) -> None:
     source = tiny.write_folder(tmp_path / "source", tiny.CONFIG, tiny.weights(tiny.CONFIG, HUGGING_FACE_NAMES))
     seen: list[tuple[str, float]] = []
