@@ -1,0 +1,137 @@
+"""The VectorIndex port in memory: exact search over all rows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.context import CallContext
+from backends.errors import Conflict, NotFound
+from backends.ports import ScoredChunk, VectorChunk
+from backends.vector_rows import (
+    VectorRow,
+    check_dimension,
+    check_table_name,
+    checked_max_chunks,
+    rows_of,
+    unit_rows,
+    unit_vector,
+)
+
+
+@dataclass(slots=True)
+class _Table:
+    """vectors: float32 [>= rows, dimension], grown by doubling; expires: datetime64[us] [>= rows], NaT for never."""
+
+    dimension: int
+    rows: list[VectorRow] = field(default_factory=list)
+    vectors: NDArray[np.float32] = field(init=False)
+    expires: NDArray[np.datetime64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vectors = np.empty((0, self.dimension), np.float32)
+        self.expires = np.empty(0, "datetime64[us]")
+
+    def append(self, rows: Sequence[VectorRow], vectors: NDArray[np.float32]) -> None:
+        start, end = len(self.rows), len(self.rows) + len(rows)
+        if end > len(self.vectors):
+            capacity = max(end, 2 * len(self.vectors), 64)
+            grown = np.empty((capacity, self.dimension), np.float32)
+            grown[:start] = self.vectors[:start]
+            expires = np.empty(capacity, "datetime64[us]")
+            expires[:start] = self.expires[:start]
+            self.vectors, self.expires = grown, expires
+        self.vectors[start:end] = vectors
+        self.expires[start:end] = [_moment(row.expires_at) for row in rows]
+        self.rows.extend(rows)
+
+    def alive(self, now: datetime) -> NDArray[np.bool_]:
+        """Which rows are not expired."""
+        expires = self.expires[: len(self.rows)]
+        return np.isnat(expires) | (expires > _moment(now))
+
+
+class MemoryVectorIndex:
+    """Tables that live in the process and end with it. `clock`: the time that expiry is judged by."""
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._tables: dict[str, _Table] = {}
+        self._lock = threading.Lock()
+
+    def create(self, context: CallContext, table: str, dimension: int) -> None:
+        context.check()
+        check_table_name(table)
+        check_dimension(dimension)
+        with self._lock:
+            there = self._tables.setdefault(table, _Table(dimension))
+        if there.dimension != dimension:
+            raise Conflict(f"table {table} exists with {there.dimension} dimensions, not {dimension}")
+
+    def drop(self, context: CallContext, table: str) -> None:
+        context.check()
+        check_table_name(table)
+        with self._lock:
+            self._tables.pop(table, None)
+
+    def insert(
+        self, context: CallContext, table: str, chunks: Sequence[VectorChunk], vectors: NDArray[np.float32]
+    ) -> None:
+        context.check()
+        rows = rows_of(chunks)
+        with self._lock:
+            found = self._table(table)
+            found.append(rows, unit_rows(vectors, found.dimension, rows=len(rows)))
+
+    def query(
+        self,
+        context: CallContext,
+        table: str,
+        vector: NDArray[np.float32],
+        *,
+        max_chunks: int,
+        score_threshold: float | None = None,
+    ) -> list[ScoredChunk]:
+        context.check()
+        checked_max_chunks(max_chunks)
+        with self._lock:
+            found = self._table(table)
+            scores = np.clip(found.vectors[: len(found.rows)] @ unit_vector(vector, found.dimension), -1.0, 1.0)
+            wanted = found.alive(self._clock())
+            if score_threshold is not None:
+                wanted &= scores >= score_threshold
+            indices = np.flatnonzero(wanted)
+            best = indices[np.argsort(-scores[indices], kind="stable")[:max_chunks]]
+            hits = [(found.rows[index], float(scores[index])) for index in best]
+        return [ScoredChunk(row.chunk(), score) for row, score in hits]
+
+    def count(self, context: CallContext, table: str) -> int:
+        context.check()
+        with self._lock:
+            return int(self._table(table).alive(self._clock()).sum())
+
+    def tables(self) -> list[str]:
+        with self._lock:
+            return sorted(self._tables)
+
+    def ping(self) -> None:
+        """Always there."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _table(self, name: str) -> _Table:
+        check_table_name(name)
+        found = self._tables.get(name)
+        if found is None:
+            raise NotFound(f"table {name} does not exist")
+        return found
+
+
+def _moment(moment: datetime | None) -> np.datetime64:
+    return np.datetime64("NaT") if moment is None else np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
