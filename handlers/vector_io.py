@@ -43,14 +43,12 @@ def query_chunks(call: Call, body: m.QueryChunksRequest) -> m.QueryChunksRespons
     """The chunks nearest to the query, best first; scores are cosine similarities."""
     db = call.backends.vector_dbs.open(call.context, body.vector_db_id, where="/vector_db_id")
     max_chunks, threshold = _query_limits(body.params or {})
-    vector = db.embedder.embed(
-        call.context, EmbedRequest(db.model, (text_of(body.query, where="/query"),))
-    ).vectors()[0]
+    query = EmbedRequest(db.model, (text_of(body.query, where="/query"),))
+    vector = db.embedder.embed(call.context, query).vectors()[0]
     found = db.index.query(call.context, db.table, vector, max_chunks=max_chunks, score_threshold=threshold)
     return m.QueryChunksResponse(
         chunks=[
-            m.Chunk(content=_CONTENT.validate_python(hit.chunk.content), metadata=hit.chunk.metadata)
-            for hit in found
+            m.Chunk(content=_CONTENT.validate_python(hit.chunk.content), metadata=hit.chunk.metadata) for hit in found
         ],
         scores=[hit.score for hit in found],
     )
