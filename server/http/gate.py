@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
+from itertools import islice, takewhile
 from typing import Any, TypeVar
 
 import jsonschema_rs
@@ -21,6 +22,7 @@ from server.http.nulls import NullRule
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
 _SHOWN_ERRORS = 3
+_EXPLAINED_ITEMS = 20
 _SHOWN_CHARACTERS = 300
 
 
@@ -51,15 +53,14 @@ class Gate:
         """
         if may_hold_null:
             self._nulls.drop(model.__name__, value)
-        validator = self._validators[model]
-        accepted = validator.is_valid(value)
         try:
-            instance = model.model_validate(value)
+            self._validators[model].validate(value)  # stops at the first fault, so a million of them cost no more
+        except jsonschema_rs.ValidationError as error:
+            raise _explain(model, value, list(error.instance_path), str(error.message)) from None
+        try:
+            return model.model_validate(value)
         except ValidationError as error:
-            raise _explain_pydantic(error, value) from None
-        if not accepted:
-            raise _explain_schema(validator.iter_errors(value))
-        return instance
+            raise _bad_request(_faults(error, value)) from None
 
 
 @cache
@@ -89,34 +90,65 @@ def _bounded(schema: Any) -> Any:
     return {**_INT64, **bounded} if bounded.get("type") == "integer" else bounded
 
 
-def _explain_pydantic(error: ValidationError, value: Any) -> BadRequest:
-    found: dict[str, str] = {}
-    depth: dict[str, int] = {}
+def _explain(model: type[BaseModel], value: Any, place: list[str | int], message: str) -> BadRequest:
+    """The refusal of `value`, which the schema finds wrong at `place`; in Pydantic's words where it has any."""
+    reduced, here = _reduced(value, place)
+    try:
+        model.model_validate(reduced)
+    except ValidationError as error:
+        return _bad_request([(_restored(found, here, place), text) for found, text in _faults(error, reduced)])
+    return _bad_request([(place, message)])
+
+
+def _faults(error: ValidationError, value: Any) -> list[tuple[list[str | int], str]]:
+    """Places and messages, of those alternatives of a union that got furthest: they are the ones that were meant."""
+    found: dict[str, tuple[list[str | int], list[str]]] = {}
     for entry in error.errors(include_url=False, include_context=False, include_input=False):
         place = _place(entry["loc"], value)
-        where = pointer(place)
         message = entry["msg"][0].lower() + entry["msg"][1:]
-        found[where] = f"{found[where]}, or {message}" if where in found and message not in found[where] else message
-        depth[where] = len(place)
-    # The alternatives of a union all complain; those that got furthest are the ones that were meant.
-    deepest = sorted(found, key=lambda where: -depth[where])[:_SHOWN_ERRORS]
-    return _bad_request([(where, found[where]) for where in sorted(deepest)])
+        messages = found.setdefault(pointer(place), (place, []))[1]
+        if message not in messages:
+            messages.append(message)
+    passed_by = {pointer(place[:end]) for place, _ in found.values() for end in range(len(place))}
+    return [(place, ", or ".join(messages)) for where, (place, messages) in found.items() if where not in passed_by]
 
 
-def _explain_schema(errors: Iterable[Any]) -> BadRequest:
-    found = [(list(error.instance_path), str(error.message)) for error in errors]
-    found.sort(key=lambda item: -len(item[0]))
-    return _bad_request([(pointer(place), message) for place, message in found[:_SHOWN_ERRORS]])
+def _reduced(value: Any, place: list[str | int]) -> tuple[Any, list[str | int]]:
+    """`value` with what is at `place` and little else, so that explaining one fault does not list all others.
+
+    Also its place in there: lists on the way keep only the item that is meant.
+    """
+    if place and isinstance(value, dict) and place[0] in value:
+        member, rest = _reduced(value[place[0]], place[1:])
+        return {**{name: _cut(other) for name, other in value.items()}, place[0]: member}, [place[0], *rest]
+    if place and isinstance(value, list) and isinstance(place[0], int):
+        item, rest = _reduced(value[place[0]], place[1:])
+        return [item], [0, *rest]
+    return _cut(value), []
 
 
-def _bad_request(found: list[tuple[str, str]]) -> BadRequest:
-    text = "; ".join(f"{where}: {message[:_SHOWN_CHARACTERS]}" for where, message in found)
-    return BadRequest(text, where=found[0][0])
+def _cut(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_cut(item) for item in value[:_EXPLAINED_ITEMS]]
+    if isinstance(value, dict):
+        return {name: _cut(member) for name, member in islice(value.items(), _EXPLAINED_ITEMS)}
+    return value
 
 
-def _place(location: tuple[int | str, ...], value: Any) -> list[int | str]:
+def _restored(found: list[str | int], here: list[str | int], place: list[str | int]) -> list[str | int]:
+    """A place in the reduced value as a place in the whole one."""
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(found, here, strict=False)))
+    return [*place[:shared], *found[shared:]]
+
+
+def _bad_request(found: list[tuple[list[str | int], str]]) -> BadRequest:
+    shown = [(pointer(place), message[:_SHOWN_CHARACTERS]) for place, message in found[:_SHOWN_ERRORS]]
+    return BadRequest("; ".join(f"{where}: {message}" for where, message in shown), where=shown[0][0])
+
+
+def _place(location: tuple[int | str, ...], value: Any) -> list[str | int]:
     """Pydantic's location without the tags of unions, which are no members of `value`."""
-    place: list[int | str] = []
+    place: list[str | int] = []
     for position, part in enumerate(location):
         match value:
             case dict() if part in value:

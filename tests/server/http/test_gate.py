@@ -38,6 +38,22 @@ def test_a_refusal_says_where_and_what(body, where: str, said: str) -> None:
     assert len(caught.value.message) < 1200
 
 
+def test_one_fault_far_inside_is_found_by_its_place() -> None:
+    messages = [{"role": "user", "content": "x"} for _ in range(1000)]
+    messages[777] = {"role": "user", "content": [{"type": "text"}]}
+    with pytest.raises(BadRequest) as caught:
+        contract_gate().check(m.ChatCompletionRequest, chat(messages=messages))
+    assert caught.value.where == "/messages/777/content/0/text"
+
+
+def test_a_hundred_thousand_faults_are_not_all_explained() -> None:
+    """Fault 13: the message of each would be built by Pydantic, some ten microseconds apiece."""
+    with pytest.raises(BadRequest) as caught:
+        contract_gate().check(m.EmbeddingsRequest, {"model_id": "m", "contents": [1] * 100_000})
+    assert caught.value.where == "/contents/0"
+    assert len(caught.value.message) < 1200
+
+
 def test_a_refusal_does_not_repeat_what_was_sent() -> None:
     with pytest.raises(BadRequest) as caught:
         contract_gate().check(m.ChatCompletionRequest, chat(stream="canary", messages=[{"role": "user", "content": 7}]))
