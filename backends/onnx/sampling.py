@@ -7,6 +7,7 @@ reaches beyond them takes the slow way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -40,6 +41,7 @@ class Sampler:
         self._top_k = sampling.top_k
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._penalty = sampling.repetition_penalty or 1.0
+        self._scratch: Row = np.empty(0, np.float32)
         self._seen = SeenTokens(prompt.tolist() if self._penalty != 1 else ())
 
     def choose(self, logits: Row) -> int:
@@ -48,16 +50,22 @@ class Sampler:
         Raises:
             ArithmeticError: no logit is finite, or one is not a number.
         """
+        if self._penalty == 1:
+            return self._choose(logits)
         seen = self._seen.ids
         plain = logits[seen]
         logits[seen] = penalised(plain, self._penalty)
+        try:
+            token = self._choose(logits)
+        finally:
+            logits[seen] = plain
+        self._seen.add(token)
+        return token
+
+    def _choose(self, logits: Row) -> int:
         token = int(logits.argmax()) if self._greedy else self._sample(logits)
-        chosen = logits[token]
-        logits[seen] = plain
-        if not np.isfinite(chosen):
+        if not math.isfinite(logits[token]):
             raise ArithmeticError("the model's logits are not finite")
-        if self._penalty != 1:
-            self._seen.add(token)
         return token
 
     def _sample(self, logits: Row) -> int:
@@ -66,30 +74,34 @@ class Sampler:
         peak = logits.max()
         if not np.isfinite(peak):
             return int(logits.argmax())
+        uniform = self._random.random()
         if 0 < self._top_k < len(logits):
             tokens = largest(logits, self._top_k)
-            cumulative = self._weights(logits[tokens], peak).cumsum()
+            cumulative = self._weights(logits[tokens], peak).cumsum(dtype=np.float64)
             mass = cumulative[-1]
         elif self._top_p < 1:
             weights = self._weights(logits, peak)
             mass = weights.sum()
             tokens = largest(logits, CANDIDATES)
-            cumulative = weights[tokens].cumsum()
+            cumulative = weights[tokens].cumsum(dtype=np.float64)
             if cumulative[-1] < self._top_p * mass:  # the nucleus is wider than the candidates
                 tokens = largest(logits, len(logits))
-                cumulative = weights[tokens].cumsum()
+                cumulative = weights[tokens].cumsum(dtype=np.float64)
         else:
-            cumulative = self._weights(logits, peak).cumsum()
-            return _draw(cumulative, self._random.random())
+            return _draw_from_all(self._weights(logits, peak), uniform)
         if self._top_p < 1:
             nucleus = int(np.searchsorted(cumulative, self._top_p * mass)) + 1
             cumulative = cumulative[:nucleus]
-        return int(tokens[_draw(cumulative, self._random.random())])
+        return int(tokens[_draw(cumulative, uniform * float(cumulative[-1]))])
 
-    def _weights(self, logits: Row, peak: np.float32) -> NDArray[np.float64]:
-        """Probabilities up to a factor; float64, so that sums over the vocabulary can be compared with top_p."""
-        scaled: Row = (logits - peak) * np.float32(1 / self._temperature)
-        return np.exp(scaled, out=scaled).astype(np.float64)
+    def _weights(self, logits: Row, peak: np.float32) -> Row:
+        """Probabilities up to a factor. The array is the sampler's own and lasts until the next call."""
+        if len(self._scratch) < len(logits):
+            self._scratch = np.empty(len(logits), np.float32)
+        weights = self._scratch[: len(logits)]
+        np.subtract(logits, peak, out=weights)
+        weights *= np.float32(1 / self._temperature)
+        return np.exp(weights, out=weights)
 
 
 class SeenTokens:
@@ -147,12 +159,24 @@ def log_probabilities(logits: Row, token: int, count: int) -> list[tuple[int, fl
     They are of the model's own distribution: before penalty, temperature and cuts.
     """
     peak = logits.max()
-    log_total = float(peak) + float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
+    log_total = float(peak) + math.log(np.exp(logits - peak).sum())
     ids = [token, *(int(i) for i in largest(logits, count) if i != token)]
     return [(i, float(logits[i]) - log_total) for i in ids]
 
 
-def _draw(cumulative: NDArray[np.float64], uniform: float) -> int:
-    """Index drawn with the weights whose running sum is `cumulative`; `uniform` is in [0, 1)."""
-    index = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-    return min(index, len(cumulative) - 1)
+def _draw(cumulative: NDArray[np.float64], target: float) -> int:
+    """First index at which the running sum `cumulative` exceeds `target`; never one that adds nothing to it."""
+    below = math.nextafter(float(cumulative[-1]), 0.0)  # rounding may push a target past the end
+    return int(np.searchsorted(cumulative, min(target, below), side="right"))
+
+
+def _draw_from_all(weights: Row, uniform: float) -> int:
+    """Index drawn with `weights`: first a row of the weights as a table, then an index in that row. A running sum over
+    all of a vocabulary takes five times as long."""
+    whole = len(weights) // BLOCKS * BLOCKS
+    rows = np.append(weights[:whole].reshape(-1, BLOCKS).sum(axis=1), weights[whole:].sum()).cumsum(dtype=np.float64)
+    target = uniform * float(rows[-1])
+    row = _draw(rows, target)
+    start = row * BLOCKS
+    before = float(rows[row - 1]) if row else 0.0
+    return start + _draw(weights[start : start + BLOCKS].cumsum(dtype=np.float64), target - before)

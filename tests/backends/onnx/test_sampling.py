@@ -158,3 +158,14 @@ def test_log_probabilities_are_those_of_the_full_softmax(seed: int, size: int, c
     assert {i for i, _ in pairs} == expected
     for i, value in pairs:
         assert value == pytest.approx(exact[i], abs=1e-4)
+
+
+@given(st.integers(0, 2**32), SIZES, st.floats(0.2, 3))
+@settings(max_examples=100, deadline=None)
+def test_a_draw_from_everything_never_takes_what_is_masked(seed: int, size: int, temperature: float) -> None:
+    logits = logits_of(seed, size)
+    masked = np.random.default_rng(seed).random(size) < 0.9
+    masked[seed % size] = False
+    logits[masked] = -np.inf
+    sampler = Sampler(Sampling(temperature=temperature), NO_PROMPT, seed)
+    assert not masked[[sampler.choose(logits) for _ in range(20)]].any()
