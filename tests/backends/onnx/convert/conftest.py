@@ -45,9 +45,9 @@ def minilm_folder() -> Path:
     return _original(DEFAULT_EMBEDDING_MODEL)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def smollm2_fp32(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
-    """The default language model in float32."""
+    """The default language model in float32; half a gigabyte, so it goes with the module."""
     target = tmp_path_factory.mktemp("fp32") / "model"
     convert_llama(smollm2_gguf, target, precision="fp32")
     return Decoder(target)
