@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from backends.config import ApiName
 from backends.context import CallContext
 from backends.errors import Forbidden, NotFound, UnknownReference
@@ -63,19 +65,23 @@ class Registry:
         """The resource that a path names. Raises NotFound."""
         resource = self.get(context, identifier)
         if resource is None:
-            raise NotFound(f"{self.noun} {identifier!r} not found", where=self.parameter)
+            raise self._not_found(identifier)
         return resource
 
     def own(self, context: CallContext, identifier: str) -> Resource:
         """The resource that a path names to remove it. Raises NotFound, and Forbidden for one shared by all keys."""
         resource = self.get(context, identifier, own=True)
-        if resource is None:
-            self.existing(context, identifier)
+        if resource is not None:
+            return resource
+        if context.owner and self.get(replace(context, owner=""), identifier) is not None:
             raise Forbidden(
                 f"{self.noun} {identifier!r} is shared by all keys; with isolation per_key a key removes only its own",
                 where=self.parameter,
             )
-        return resource
+        raise self._not_found(identifier)
+
+    def _not_found(self, identifier: str) -> NotFound:
+        return NotFound(f"{self.noun} {identifier!r} not found", where=self.parameter)
 
     def remove(self, context: CallContext, identifier: str) -> None:
         """Remove it. Raises NotFound, Forbidden."""

@@ -168,7 +168,8 @@ class VectorDbs:
 
     def _drop(self, context: CallContext, index: VectorIndex, table: str) -> None:
         try:
-            index.drop(context, table)
+            # Nobody takes this back any more: it must not end with a caller who goes away.
+            index.drop(CallContext(request_id=context.request_id), table)
             self._store.forget(table)
         except StackError as error:
             log.warning("table %s stays until the next start: %s", table, error)

@@ -8,8 +8,10 @@ import pytest
 
 from backends.config import BackendSettings, ProviderSettings
 from backends.context import CallContext
-from backends.errors import BadRequest, Misconfigured, Unavailable
+from backends.errors import BadRequest, Conflict, Misconfigured, Unavailable
+from backends.inference import EmbedRequest
 from backends.models.store import ModelStore
+from backends.ports import VectorChunk
 from backends.stack import DEFAULT_MODELS, Backends, open_backends
 from generated.models import RegisterModelRequest, RegisterVectorDbRequest
 from tests.backends.resources.conftest import settings_of
@@ -120,4 +122,32 @@ def test_a_model_store_without_the_default_models_starts_without_them(tmp_path: 
     onnx = ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx")
     stack = open_backends(BackendSettings(data_dir=tmp_path, providers=(onnx,)))
     assert stack.models.list(context) == []
+    stack.close()
+
+
+def test_a_vector_db_on_lancedb_is_filled_survives_a_restart_and_takes_its_data_along(
+    tmp_path: Path, context: CallContext
+) -> None:
+    settings = BackendSettings(
+        data_dir=tmp_path,
+        providers=(
+            ProviderSettings(api="inference", provider_id="memory", provider_type="inline::memory"),
+            ProviderSettings(api="vector_io", provider_id="lancedb", provider_type="inline::lancedb"),
+        ),
+    )
+    stack = open_backends(settings)
+    stack.vector_dbs.register(context, RegisterVectorDbRequest(vector_db_id="a/b", embedding_model=EMBEDDING_MODEL))
+    db = stack.vector_dbs.open(context, "a/b")
+    vectors = db.embedder.embed(context, EmbedRequest(db.model, ("one", "two"))).vectors()
+    db.index.insert(context, db.table, [VectorChunk("one", {"n": 1}), VectorChunk("two", {"n": 2})], vectors)
+    stack.close()
+    stack = open_backends(settings)
+    with pytest.raises(Conflict, match="holds 2 chunks"):
+        stack.models.register(context, RegisterModelRequest(model_id="other", model_type="embedding"))
+        stack.vector_dbs.register(context, RegisterVectorDbRequest(vector_db_id="a/b", embedding_model="other"))
+    db = stack.vector_dbs.open(context, "a/b")
+    found = db.index.query(context, db.table, vectors[1], max_chunks=1)
+    assert [hit.chunk.metadata for hit in found] == [{"n": 2}]
+    stack.vector_dbs.unregister(context, "a/b")
+    assert db.index.tables() == []
     stack.close()

@@ -138,6 +138,22 @@ def test_unregistering_removes_the_data(stack: Backends, context: CallContext, i
         stack.vector_dbs.open(context, "db")
 
 
+def test_a_caller_who_goes_away_while_unregistering_leaves_no_table(
+    stack: Backends, context: CallContext, index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.vector_dbs.register(context, request())
+    original = stack.store.put
+
+    def put_and_go(*arguments: Any, **named: Any) -> None:
+        original(*arguments, **named)
+        context.cancellation.cancel()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stack.store, "put", put_and_go)
+        stack.vector_dbs.unregister(context, "db")
+    assert index.tables() == []
+
+
 def test_a_db_whose_embedding_model_is_gone_or_has_another_size_says_so(stack: Backends, context: CallContext) -> None:
     stack.vector_dbs.register(context, request())
     stack.models.unregister(context, "embed")
