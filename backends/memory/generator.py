@@ -64,9 +64,9 @@ class MemoryTextGenerator:
         self._check(model)
         return ModelLimits(self._context_length)
 
-    def stats(self) -> SchedulerStats:
-        """The scheduler's counters."""
-        return self._engine.scheduler.stats()
+    def stats(self) -> dict[str, SchedulerStats]:
+        """The scheduler's counters, under the one name `memory`."""
+        return {"memory": self._engine.scheduler.stats()}
 
     def ping(self) -> None:
         self._engine.scheduler.ping()

@@ -99,5 +99,5 @@ def test_limits_and_life(generator: TextGenerator, context: CallContext) -> None
 def test_without_a_list_it_knows_every_model(context: CallContext) -> None:
     generator = MemoryTextGenerator()
     assert collect(generator.generate(context, GenerateRequest("any/name", TextPrompt("a")))).text == "a"
-    assert generator.stats().finished == 1
+    assert generator.stats()["memory"].finished == 1
     generator.close()
