@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from backends.ports import VectorChunk
 MAX_CHUNKS = 10_000
 """Most chunks that one query returns."""
 MAX_DIMENSION = 65_536
+SCORE_DIGITS = 6
+"""Digits of a score: float32 products of equal unit vectors differ from 1 in the 7th."""
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
@@ -43,7 +46,8 @@ def rows_of(chunks: Sequence[VectorChunk]) -> list[VectorRow]:
     """The chunks as rows.
 
     Raises:
-        BadRequest: a chunk holds what is no JSON (NaN, half of a surrogate pair, endless nesting).
+        BadRequest: a chunk holds what is no JSON (NaN, half of a surrogate pair, endless nesting), or its expiry has
+            no time zone.
     """
     return [_row(chunk, f"/chunks/{index}") for index, chunk in enumerate(chunks)]
 
@@ -53,6 +57,8 @@ def _row(chunk: VectorChunk, where: str) -> VectorRow:
         chunk.document_id.encode()
     except UnicodeEncodeError as error:
         raise BadRequest(f"document_id {chunk.document_id!a} holds half of a surrogate pair", where=where) from error
+    if chunk.expires_at is not None and chunk.expires_at.tzinfo is None:
+        raise BadRequest(f"expiry {chunk.expires_at.isoformat()} must have a time zone", where=where)
     return VectorRow(
         chunk.document_id,
         plain_text(chunk.content),
@@ -96,9 +102,20 @@ def check_dimension(dimension: int) -> None:
 
 def checked_max_chunks(max_chunks: int) -> int:
     """`max_chunks` if it is in range. Raises BadRequest."""
-    if not 1 <= max_chunks <= MAX_CHUNKS:
+    if isinstance(max_chunks, bool) or not isinstance(max_chunks, int) or not 1 <= max_chunks <= MAX_CHUNKS:
         raise BadRequest(f"max_chunks is {max_chunks}: must be 1 to {MAX_CHUNKS}", where="/params/max_chunks")
     return max_chunks
+
+
+def check_threshold(score_threshold: float | None) -> None:
+    """Return if scores can be compared with it. Raises BadRequest."""
+    if score_threshold is not None and math.isnan(score_threshold):
+        raise BadRequest("score_threshold must be a number, not NaN", where="/params/score_threshold")
+
+
+def score_of(similarity: float) -> float:
+    """A cosine similarity as score, -1..1: a vector finds itself with exactly 1."""
+    return round(min(1.0, max(-1.0, similarity)), SCORE_DIGITS)
 
 
 def unit_rows(vectors: NDArray[np.float32], dimension: int, *, rows: int) -> NDArray[np.float32]:

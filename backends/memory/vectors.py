@@ -17,8 +17,10 @@ from backends.vector_rows import (
     VectorRow,
     check_dimension,
     check_table_name,
+    check_threshold,
     checked_max_chunks,
     rows_of,
+    score_of,
     unit_rows,
     unit_vector,
 )
@@ -99,16 +101,18 @@ class MemoryVectorIndex:
     ) -> list[ScoredChunk]:
         context.check()
         checked_max_chunks(max_chunks)
+        check_threshold(score_threshold)
         with self._lock:
             found = self._table(table)
-            scores = np.clip(found.vectors[: len(found.rows)] @ unit_vector(vector, found.dimension), -1.0, 1.0)
-            wanted = found.alive(self._clock())
-            if score_threshold is not None:
-                wanted &= scores >= score_threshold
-            indices = np.flatnonzero(wanted)
-            best = indices[np.argsort(-scores[indices], kind="stable")[:max_chunks]]
-            hits = [(found.rows[index], float(scores[index])) for index in best]
-        return [ScoredChunk(row.chunk(), score) for row, score in hits]
+            similarities = found.vectors[: len(found.rows)] @ unit_vector(vector, found.dimension)
+            indices = np.flatnonzero(found.alive(self._clock()))
+            best = indices[np.argsort(-similarities[indices], kind="stable")[:max_chunks]]
+            hits = [(found.rows[index], score_of(float(similarities[index]))) for index in best]
+        return [
+            ScoredChunk(row.chunk(), score)
+            for row, score in hits
+            if score_threshold is None or score >= score_threshold
+        ]
 
     def count(self, context: CallContext, table: str) -> int:
         context.check()

@@ -1,0 +1,1 @@
+"""Vectors on LanceDB: a local directory by default, object storage by URL."""

@@ -1,0 +1,113 @@
+"""The VectorIndex port on LanceDB."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.config import VectorSettings
+from backends.context import CallContext
+from backends.errors import Unavailable
+from backends.lance.database import LanceDatabase
+from backends.lance.maintenance import Maintainer
+from backends.ports import ScoredChunk, VectorChunk
+from backends.vector_rows import (
+    check_dimension,
+    check_table_name,
+    check_threshold,
+    checked_max_chunks,
+    rows_of,
+    unit_rows,
+    unit_vector,
+)
+
+
+class LanceVectorIndex:
+    """Vector tables in a directory or object store that any number of threads and processes share.
+
+    location: a directory, or a LanceDB URL such as `s3://bucket/prefix`. clock: the time that expiry is judged by.
+    background: keep the tables indexed and compact in a thread; without, only `maintain` does.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        settings: VectorSettings,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        background: bool = True,
+    ) -> None:
+        self._now = clock
+        self._new_id = new_id
+        self._database = LanceDatabase(location)
+        self._maintainer = Maintainer(self._database, settings, now=clock)
+        if background:
+            self._maintainer.start()
+
+    def create(self, context: CallContext, table: str, dimension: int) -> None:
+        context.check()
+        check_table_name(table)
+        check_dimension(dimension)
+        self._database.create(table, dimension)
+
+    def drop(self, context: CallContext, table: str) -> None:
+        context.check()
+        self._database.drop(table)
+
+    def insert(
+        self, context: CallContext, table: str, chunks: Sequence[VectorChunk], vectors: NDArray[np.float32]
+    ) -> None:
+        context.check()
+        rows = rows_of(chunks)
+        dimension = self._database.run(table, lambda found: found.dimension)
+        units = unit_rows(vectors, dimension, rows=len(rows))
+        if not rows:
+            return
+        ids = [self._new_id() for _ in rows]
+        self._database.run(table, lambda found: found.add(ids, rows, units))
+
+    def query(
+        self,
+        context: CallContext,
+        table: str,
+        vector: NDArray[np.float32],
+        *,
+        max_chunks: int,
+        score_threshold: float | None = None,
+    ) -> list[ScoredChunk]:
+        context.check()
+        checked_max_chunks(max_chunks)
+        check_threshold(score_threshold)
+        now = self._now()
+        dimension = self._database.run(table, lambda found: found.dimension)
+        unit = unit_vector(vector, dimension)
+        hits = self._database.run(table, lambda found: found.nearest(unit, max_chunks, now))
+        return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
+
+    def count(self, context: CallContext, table: str) -> int:
+        context.check()
+        return self._database.run(table, lambda found: found.count(self._now()))
+
+    def tables(self) -> list[str]:
+        return self._database.names()
+
+    def maintain(self, table: str) -> None:
+        """Index, compact and clean one table now, as the background thread would. Raises NotFound."""
+        self._maintainer.maintain(table)
+
+    def ping(self) -> None:
+        """Cheap on purpose: importing LanceDB takes seconds and waits for the first use."""
+        self._database.check_open()
+        directory = self._database.directory
+        if directory is not None and directory.exists() and not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+            raise Unavailable(f"the vector directory {directory} cannot be read and written", retry_after_s=None)
+
+    def close(self) -> None:
+        self._maintainer.close()
+        self._database.close()
