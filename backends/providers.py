@@ -18,7 +18,8 @@ APIS: tuple[ApiName, ...] = get_args(ApiName)
 class Provider:
     """One provider and its ports: those that its API needs and its technology has.
 
-    models: the names it knows of a model type, for messages; None where it takes any.
+    models: the names it knows of a model type, for messages; None where it takes any. device: where it computes and why,
+    None where that is no question.
     """
 
     api: ApiName
@@ -29,6 +30,7 @@ class Provider:
     vectors: VectorIndex | None = None
     tools: ToolCatalog | None = None
     models: Callable[[ModelType], Sequence[str]] | None = None
+    device: Callable[[], str] | None = None
 
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
@@ -142,13 +144,15 @@ def _onnx_inference(settings: BackendSettings, entry: ProviderSettings) -> Provi
     from backends.onnx.generator import OnnxTextGenerator
 
     models = ModelStore(settings.models)
+    generator = OnnxTextGenerator(models, settings.engine)
     return Provider(
         entry.api,
         entry.provider_id,
         entry.provider_type,
-        generator=OnnxTextGenerator(models, settings.engine),
+        generator=generator,
         embedder=OnnxEmbedder(models, settings.engine),
         models=lambda kind: [model.name for model in models.list() if model.manifest.kind == kind],
+        device=generator.device,
     )
 
 

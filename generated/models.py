@@ -405,6 +405,7 @@ class ProviderInfo(BaseModel):
     api: str
     provider_id: str
     provider_type: str
+    device: str | None = None
 
 
 class ListProvidersResponse(BaseModel):

@@ -45,7 +45,12 @@ def list_providers(call: Call) -> ListProvidersResponse:
     """GET /v1/inspect/providers"""
     return ListProvidersResponse(
         data=[
-            ProviderInfo(api=provider.api, provider_id=provider.provider_id, provider_type=provider.provider_type)
+            ProviderInfo(
+                api=provider.api,
+                provider_id=provider.provider_id,
+                provider_type=provider.provider_type,
+                device=provider.device() if provider.device else None,
+            )
             for provider in call.backends.providers.list()
         ]
     )

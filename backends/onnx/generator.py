@@ -86,6 +86,11 @@ class OnnxTextGenerator:
         """Where every loaded model runs, and why."""
         return self._devices.copy()
 
+    def device(self) -> str:
+        """Where models run and why, for people: of the loaded ones, else what the setting and the installation allow."""
+        choices = self._devices.copy().values() or [choose_device(self._settings.device, runtime_distribution())]
+        return "; ".join(sorted({f"{choice.device}: {choice.reason}" for choice in choices}))
+
     def ping(self) -> None:
         if self._closed:
             raise Unavailable("the text generator is closed")
