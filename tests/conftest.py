@@ -13,6 +13,11 @@ from backends.context import CallContext
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.models.manifest import digest_of_files, sha256_of
 from backends.models.store import ModelStore
+from tests.servers import memory_server, real_server
+
+__all__ = ["memory_server", "real_server"]
+
+pytest_plugins = ["tests.plugins.exclusions", "tests.plugins.tiers"]
 
 _ROOT = Path(__file__).parent.parent
 _DAY_S = 86_400

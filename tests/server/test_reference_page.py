@@ -39,6 +39,7 @@ def test_nothing_on_the_page_comes_from_another_host_and_its_policy_forbids_it(s
             assert answer.status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_page_shows_every_operation_of_the_3_1_contract(server: RunningServer, tmp_path: Path) -> None:
     browser = subprocess.run(
