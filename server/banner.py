@@ -41,7 +41,12 @@ def banner(settings: Settings, models: Sequence[tuple[str, str]]) -> str:
 
 
 def _body(model: str) -> dict[str, object]:
-    return {"model_id": model, "messages": [{"role": "user", "content": _QUESTION}]}
+    # A bound, because a small model may not come to an end by itself.
+    return {
+        "model_id": model,
+        "messages": [{"role": "user", "content": _QUESTION}],
+        "sampling_params": {"max_tokens": 100},
+    }
 
 
 def curl(settings: Settings, model: str) -> list[str]:

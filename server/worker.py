@@ -111,9 +111,13 @@ class StackWorker(UvicornWorker):
         logger.handlers, logger.propagate = [], True
         logger.setLevel(logging.NOTSET)
 
+    _server: DrainingServer | None = None
+
     async def _serve(self) -> None:
         self.config.app = self.wsgi
-        server = DrainingServer(self.config, self.wsgi, max(1.0, self.cfg.graceful_timeout - END_RUNNING_S), self.ppid)
+        server = self._server = DrainingServer(
+            self.config, self.wsgi, max(1.0, self.cfg.graceful_timeout - END_RUNNING_S), self.ppid
+        )
         self._install_sigquit_handler()
         try:
             # Plain sockets: uvicorn closes them, and gunicorn's wrappers would log that as an error.
@@ -126,6 +130,7 @@ class StackWorker(UvicornWorker):
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGQUIT: stop at once."""
+        """SIGQUIT: end now, without waiting for what runs."""
         self.alive = False
-        sys.exit(0)
+        if self._server is not None:
+            self._server.handle_exit(sig, frame)
