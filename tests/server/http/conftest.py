@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+import uvloop
 
 from generated.operations import Operation
 from server.http.app import HttpApplication, create_app, handler_of
@@ -138,7 +139,11 @@ def serving(
         server.startup = startup  # type: ignore[method-assign]
         await server.serve([listening])
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()), name="server")
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the loop that the product runs on
+            runner.run(main())
+
+    thread = threading.Thread(target=run, name="server")
     thread.start()
     try:
         assert started.wait(DEADLINE_S), "the server did not start"
