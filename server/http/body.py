@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backends.errors import BadRequest, Cancelled, PayloadTooLarge, UnsupportedMediaType
+from backends.errors import BadRequest, Cancelled, Overloaded, PayloadTooLarge, UnsupportedMediaType
 from generated.operations import OPERATIONS
 from server.http.gate import Gate
 from server.http.json_text import parse_json
@@ -19,6 +19,7 @@ from server.http.request_context import state_of
 _IN_LOOP_BYTES = 64 * 1024  # a larger body is parsed in a thread, so that the event loop goes on between the steps
 _DRAINED_BYTES = 8 * 1024 * 1024
 _DRAIN_S = 2.0
+_BUFFERED_BODIES = 8  # times the largest body: what all bodies that are being received may hold together
 
 
 class MediaTypes:
@@ -44,6 +45,7 @@ class BodyReader:
     def __init__(self, gate: Gate, options: HttpOptions) -> None:
         self._gate = gate
         self._options = options
+        self._buffered = 0
 
     async def read(self, model: type[BaseModel], scope: Scope, receive: Receive) -> BaseModel:
         """The model of the body.
@@ -71,7 +73,7 @@ class BodyReader:
             if "expect" not in headers:  # else the client waits for permission to send
                 await self._drain(receive)
             raise self._too_large()
-        body, more = bytearray(), True
+        body, more, counted = bytearray(), True, 0
         try:
             async with asyncio.timeout(self._options.body_timeout_s):
                 while more:
@@ -80,14 +82,18 @@ class BodyReader:
                         raise Cancelled("the client left before its body was complete")
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
+                    self._buffered += len(body) - counted
+                    counted = len(body)
+                    if self._buffered > _BUFFERED_BODIES * limit:
+                        raise Overloaded("too many large bodies are being received; send the request again later")
                     if len(body) > limit:
                         body.clear()
                         await self._drain(receive)
                         raise self._too_large()
         except TimeoutError:
-            raise HTTPException(
-                408, f"the body was not complete within {self._options.body_timeout_s:g} s", {"connection": "close"}
-            ) from None
+            raise HTTPException(408, f"the body was not complete within {self._options.body_timeout_s:g} s") from None
+        finally:
+            self._buffered -= counted
         return bytes(body)
 
     def _too_large(self) -> PayloadTooLarge:

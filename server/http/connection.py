@@ -7,12 +7,14 @@ does not read. Both are what slow clients attack.
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import uuid
 from typing import Any, ClassVar
 
+from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from server.http.errors import problem_of
 
 
 class TimedHttpProtocol(HttpToolsProtocol):
@@ -22,6 +24,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
     """
 
     header_timeout_s: ClassVar[float] = 15.0
+    max_head_bytes: ClassVar[int] = 64 * 1024
 
     @classmethod
     def with_header_timeout(cls, seconds: float) -> type[TimedHttpProtocol]:
@@ -31,6 +34,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._headers_due: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -40,6 +44,13 @@ class TimedHttpProtocol(HttpToolsProtocol):
             # asyncio switches it off only where the listening socket was made with an explicit protocol number.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._headers_due is not None:  # the parser keeps what has no end yet
+            self._head_bytes += len(data)
+            if self._head_bytes > self.max_head_bytes and not self.transport.is_closing():
+                self._refuse(431, f"the headers are longer than {self.max_head_bytes} bytes")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -57,24 +68,22 @@ class TimedHttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets the error shape of everything else."""
-        detail = "this is not a valid HTTP request"
-        body = json.dumps(
-            {
-                "type": "about:blank",
-                "title": "Bad Request",
-                "status": 400,
-                "detail": detail,
-                "request_id": str(uuid.uuid4()),
-                "error": {"message": detail, "code": "bad_request", "type": "invalid_request_error"},
-            }
-        ).encode()
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\nconnection: close\r\n"
-            b"x-should-retry: false\r\ncontent-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+        self._refuse(400, "this is not a valid HTTP request")
+
+    def _refuse(self, status: int, detail: str) -> None:
+        problem = problem_of(HTTPException(status, detail))
+        request_id = str(uuid.uuid4())
+        body = problem.body(request_id)
+        head = (
+            f"HTTP/1.1 {status} {problem.title}\r\ncontent-type: application/problem+json\r\n"
+            f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nx-should-retry: false\r\n"
+            "connection: close\r\n\r\n"
         )
+        self.transport.write(head.encode() + body)
         self.transport.close()
 
     def _expect_headers(self) -> None:
+        self._head_bytes = 0
         self._headers_due = self.loop.call_later(self.header_timeout_s, self.transport.abort)
 
     def _forget_headers(self) -> None:

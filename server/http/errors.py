@@ -205,7 +205,9 @@ def _headers(status: int, error: StackError | None) -> dict[str, str]:
     if status == 401:
         return {"www-authenticate": "Bearer", "x-should-retry": "false"}
     if status == 408:
-        return {}
+        return {"connection": "close"}
+    if status == 413:  # what is still being sent would have to be read otherwise
+        return {"connection": "close", "x-should-retry": "false"}
     if isinstance(error, Retryable) and error.retry_after_s is not None:
         return {"retry-after": str(max(1, round(error.retry_after_s)))}
     return {"x-should-retry": "false"}

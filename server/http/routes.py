@@ -55,7 +55,7 @@ class Methods:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operations, method = self._table.operations(scope["path"]), scope["method"]
         if not operations:
-            raise NotFound(f"there is no {scope['path']} in this API")
+            raise NotFound(f"there is no {scope['path'][:200]} in this API")
         if method == "HEAD" and "GET" in operations:
             method = "GET"
         if method in operations:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import select
 import socket
 from dataclasses import replace
 
@@ -101,6 +102,25 @@ def test_a_chunked_body_over_the_limit_is_413(server) -> None:
     answer = server.client.post(PATH, content=(b"x" * 10_000 for _ in range(100)))
     assert_problem(413, answer.headers, answer.content)
     assert answer.status_code == 413
+
+
+def test_bodies_that_are_being_received_are_bounded_together(serve) -> None:
+    options = replace(HttpOptions(), worker_threads=8, stream_limit=4, body_limit_bytes=100_000)
+    server = serve(options, handlers={"embeddings": lambda call, body: m.EmbeddingsResponse(embeddings=[])})
+    connections: list[socket.socket] = []
+    try:
+        for _ in range(12):
+            connection = server.connect()
+            connections.append(connection)
+            connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".encode())
+            connection.sendall(b" " * 90_000)
+        answered, _, _ = select.select(connections, [], [], 20)
+        assert answered[0].recv(1000).startswith(b"HTTP/1.1 429")
+    finally:
+        for connection in connections:
+            connection.close()
+    while server.client.post(PATH, json=BODY).status_code != 200:
+        pass
 
 
 def test_a_large_body_below_the_limit_is_read(server) -> None:

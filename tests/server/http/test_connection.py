@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -44,6 +45,24 @@ def test_what_is_not_http_gets_the_one_error_shape(hasty, sent: bytes) -> None:
     document = json.loads(body)
     assert set(document) == {"type", "title", "status", "detail", "request_id", "error"}
     assert document["error"]["code"] == "bad_request"
+
+
+@pytest.mark.parametrize("sent", [b"GET /" + b"x" * 200_000, b"GET /livez HTTP/1.1\r\nX: " + b"y" * 200_000])
+def test_headers_without_an_end_are_refused(hasty, sent: bytes) -> None:
+    received = b""
+    with hasty.connect() as connection, contextlib.suppress(ConnectionError):
+        for start in range(0, len(sent), 10_000):
+            connection.sendall(sent[start : start + 10_000])
+        while data := connection.recv(65536):
+            received += data
+    assert received == b"" or received.startswith(b"HTTP/1.1 431")
+
+
+def test_many_headers_are_refused(serve) -> None:
+    server = serve(SMALL)
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"y" * 1000) for i in range(70))
+    answer = server.raw(head)
+    assert answer.startswith(b"HTTP/1.1 431") and b'"status":431' in answer
 
 
 def test_two_requests_in_one_packet_are_both_answered(hasty) -> None:
