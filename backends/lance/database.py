@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import os
 import random
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backends.errors import Conflict, NotFound, StackError, Unavailable
 from backends.lance.failures import RAW_ERRORS, is_conflict, is_missing, is_vanished, translated
 from backends.vector_rows import check_table_name
 
 if TYPE_CHECKING:
-    from lancedb.db import DBConnection
+    from lancedb.db import AsyncConnection
 
     from backends.lance.table import ChunkTable
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 ATTEMPTS = 8
 FIRST_WAIT_S = 0.01
 OPEN_TABLES = 512
+CLOSE_S = 5.0
 _LIST_PAGE = 1000
 
 
@@ -36,17 +38,14 @@ def local_directory(location: str) -> Path | None:
 class LanceDatabase:
     """Tables by name, for any number of threads. Importing lancedb takes seconds, so the first use does it."""
 
-    def __init__(self, location: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, location: str) -> None:
         self.location = location
         self.directory = local_directory(location)
-        self._sleep = sleep
         self._lock = threading.Lock()
-        self._process = 0
-        self._connection: DBConnection | None = None
-        self._tables: dict[str, ChunkTable] = {}
+        self._session: _Session | None = None
         self._closed = False
 
-    def run(self, name: str, operation: Callable[[ChunkTable], T]) -> T:
+    def run(self, name: str, operation: Callable[[ChunkTable], Awaitable[T]]) -> T:
         """The operation's result on the table; repeated while other writers win or the table is being dropped.
 
         The operation must be safe to repeat after an error, as a single commit or a read is.
@@ -54,130 +53,187 @@ class LanceDatabase:
         Raises:
             NotFound: no such table. StorageFull. Unavailable: too many writers, damaged files, or closed.
         """
-        return self._guarded(name, lambda: operation(self._open(name)))
+        check_table_name(name)
+        return self._submit(lambda session: session.run(name, operation))
+
+    def dimension(self, name: str) -> int:
+        """Dimension of the table's vectors, by memory where that was asked before. Raises as `run`."""
+        session = self._session
+        known = session.tables.get(name) if session is not None and session.process == os.getpid() else None
+        return self.run(name, _dimension) if known is None or self._closed else known.dimension
 
     def create(self, name: str, dimension: int) -> None:
         """Make an empty table unless there is one. Raises Conflict: there is one of another dimension."""
-
-        def attempt() -> None:
-            try:
-                _table().create(self.connection(), name, dimension)
-            except ValueError as error:
-                if not is_conflict(error):
-                    raise
-            have = self._open(name).dimension
-            if have != dimension:
-                raise Conflict(f"vector table {name} exists with {have} dimensions, not {dimension}")
-
-        self._guarded(name, attempt, table_must_exist=False)
+        check_table_name(name)
+        have = self._submit(lambda session: session.create(name, dimension))
+        if have != dimension:
+            raise Conflict(f"vector table {name} exists with {have} dimensions, not {dimension}")
 
     def drop(self, name: str) -> None:
         """Remove the table and its files, if it is there."""
         check_table_name(name)
-        self.forget(name)
-
-        def attempt() -> None:
-            try:
-                self.connection().drop_table(name)
-            except ValueError as error:
-                if not is_missing(error):
-                    raise
-
-        self._guarded(name, attempt, table_must_exist=False)
-        self.forget(name)
+        self._submit(lambda session: session.drop(name))
 
     def names(self) -> list[str]:
         """Names of all tables."""
-        found: list[str] = []
-        token: str | None = None
-        try:
-            while True:
-                page = self.connection().list_tables(page_token=token, limit=_LIST_PAGE)
-                found.extend(page.tables)
-                token = page.page_token
-                if not token:
-                    return found
-        except RAW_ERRORS as error:
-            raise translated(error, "*") from error
+        return self._submit(lambda session: session.names())
 
     def in_use(self) -> bool:
         """Whether there may be tables, told without LanceDB."""
         return self.directory is None or any(self.directory.glob("*.lance"))
 
-    def forget(self, name: str) -> None:
-        """Open the table anew at its next use."""
-        with self._lock:
-            self._tables.pop(name, None)
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._tables.clear()
-            self._connection = None
+    def load(self) -> None:
+        """Import LanceDB now, so that no request waits for it."""
+        self._submit(lambda session: session.connection())
 
     def check_open(self) -> None:
         """Raises Unavailable after `close`."""
         if self._closed:
             raise Unavailable("the vector index is closed", retry_after_s=None)
 
-    def connection(self) -> DBConnection:
-        """This process's connection: a fork gets its own."""
+    def close(self) -> None:
+        """End the calls that still run, as a kill would: what they did not commit is not there."""
+        with self._lock:
+            self._closed = True
+            session, self._session = self._session, None
+        if session is not None and session.process == os.getpid():
+            session.close()
+
+    def _submit(self, call: Callable[[_Session], Coroutine[Any, Any, T]]) -> T:
         with self._lock:
             self.check_open()
-            if self._connection is None or self._process != os.getpid():
-                self._tables.clear()
-                self._connection = self._connect()
-                self._process = os.getpid()
-            return self._connection
-
-    def _connect(self) -> DBConnection:
+            if self._session is None or self._session.process != os.getpid():
+                self._session = _Session(self.location, _chunk_table())
+            session = self._session
+            pending = asyncio.run_coroutine_threadsafe(call(session), session.loop)
         try:
-            return _table().connect(self.location)
-        except RAW_ERRORS as error:
-            raise translated(error, "*") from error
+            return pending.result()
+        except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
+            raise Unavailable("the vector index was closed during the call", retry_after_s=None) from error
+        except BaseException:
+            pending.cancel()
+            raise
 
-    def _open(self, name: str) -> ChunkTable:
-        connection = self.connection()
-        with self._lock:
-            found = self._tables.get(name)
+
+class _Session:
+    """One process's event loop, connection and open tables; a fork makes its own."""
+
+    def __init__(self, location: str, chunk_table: type[ChunkTable]) -> None:
+        self.process = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        self.tables: dict[str, ChunkTable] = {}
+        self._location = location
+        self._chunk_table = chunk_table
+        self._connection: AsyncConnection | None = None
+        self._thread = threading.Thread(target=self.loop.run_forever, name="lance", daemon=True)
+        self._thread.start()
+
+    async def run(self, name: str, operation: Callable[[ChunkTable], Awaitable[T]]) -> T:
+        async def attempt() -> T:
+            return await operation(await self._open(name))
+
+        return await self._guarded(name, attempt)
+
+    async def create(self, name: str, dimension: int) -> int:
+        """The dimension of the table, which was made unless it existed."""
+
+        async def attempt() -> int:
+            try:
+                await self._chunk_table.create(await self.connection(), name, dimension)
+            except ValueError as error:
+                if not is_conflict(error):
+                    raise
+            return (await self._open(name)).dimension
+
+        return await self._guarded(name, attempt, table_must_exist=False)
+
+    async def drop(self, name: str) -> None:
+        async def attempt() -> None:
+            try:
+                await (await self.connection()).drop_table(name)
+            except ValueError as error:
+                if not is_missing(error):
+                    raise
+
+        self.tables.pop(name, None)
+        await self._guarded(name, attempt, table_must_exist=False)
+        self.tables.pop(name, None)
+
+    async def names(self) -> list[str]:
+        async def attempt() -> list[str]:
+            connection, found, token = await self.connection(), [], None
+            while True:
+                page = await connection.list_tables(page_token=token, limit=_LIST_PAGE)
+                found.extend(page.tables)
+                token = page.page_token
+                if not token:
+                    return found
+
+        return await self._guarded("*", attempt, table_must_exist=False)
+
+    async def connection(self) -> AsyncConnection:
+        if self._connection is None:
+            self._connection = await self._chunk_table.connect(self._location)
+        return self._connection
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._cancel_all(), self.loop)
+        self._thread.join(CLOSE_S)
+        if not self._thread.is_alive():
+            self.loop.close()
+
+    async def _cancel_all(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self.tables.clear()
+        if self._connection is not None:
+            self._connection.close()  # type: ignore[no-untyped-call]
+        self.loop.stop()
+
+    async def _open(self, name: str) -> ChunkTable:
+        found = self.tables.get(name)
         if found is None:
-            check_table_name(name)
-            found = _table().open(connection, name)
-            with self._lock:
-                while len(self._tables) >= OPEN_TABLES:
-                    self._tables.pop(next(iter(self._tables)))
-                self._tables[name] = found
+            found = await self._chunk_table.open(await self.connection(), name)
+            while len(self.tables) >= OPEN_TABLES:
+                self.tables.pop(next(iter(self.tables)))
+            self.tables[name] = found
         return found
 
-    def _guarded(self, name: str, attempt: Callable[[], T], *, table_must_exist: bool = True) -> T:
+    async def _guarded(self, name: str, attempt: Callable[[], Awaitable[T]], *, table_must_exist: bool = True) -> T:
         wait_s = FIRST_WAIT_S
         for left in reversed(range(ATTEMPTS)):
             try:
-                return attempt()
-            except StackError:
+                return await attempt()
+            except (StackError, asyncio.CancelledError):
                 raise
             except BaseException as error:
                 # A panic of the Rust code derives from BaseException.
                 if not isinstance(error, RAW_ERRORS) and type(error).__name__ != "PanicException":
                     raise
-                self.forget(name)
-                if table_must_exist and not self._exists(name):
+                self.tables.pop(name, None)
+                if table_must_exist and not await self._exists(name):
                     raise NotFound(f"vector table {name} does not exist") from error
                 if not left or not (is_conflict(error) or is_vanished(error)):
                     raise translated(error, name) from error
-            self._sleep(wait_s * random.uniform(0.5, 1.5))
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
             wait_s *= 2
         raise AssertionError("the last attempt returns or raises")
 
-    def _exists(self, name: str) -> bool:
+    async def _exists(self, name: str) -> bool:
         try:
-            self.connection().open_table(name)
+            await self._chunk_table.open(await self.connection(), name)
         except RAW_ERRORS as error:
             return not is_missing(error)
         return True
 
 
-def _table() -> type[ChunkTable]:
+async def _dimension(table: ChunkTable) -> int:
+    return table.dimension
+
+
+def _chunk_table() -> type[ChunkTable]:
     # LanceDB's Rust part logs to stderr by itself; what fails reaches us as an exception anyway.
     os.environ.setdefault("LANCEDB_LOG", "error")
     os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")

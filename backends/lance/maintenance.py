@@ -127,7 +127,7 @@ class Maintainer:
         """
         if not self._database.in_use():
             return
-        self._database.connection()
+        self._database.load()
         if not self._lease.acquire():
             return
         names = self._database.names()

@@ -65,12 +65,13 @@ class LanceVectorIndex:
     ) -> None:
         context.check()
         rows = rows_of(chunks)
-        dimension = self._database.run(table, lambda found: found.dimension)
-        units = unit_rows(vectors, dimension, rows=len(rows))
+        units = unit_rows(vectors, self._database.dimension(table), rows=len(rows))
         if not rows:
             return
-        ids = [self._new_id() for _ in rows]
-        self._database.run(table, lambda found: found.add(ids, rows, units))
+        from backends.lance.rows import to_arrow
+
+        arrow = to_arrow([self._new_id() for _ in rows], rows, units)
+        self._database.run(table, lambda found: found.add(arrow))
 
     def query(
         self,
@@ -85,9 +86,11 @@ class LanceVectorIndex:
         checked_max_chunks(max_chunks)
         check_threshold(score_threshold)
         now = self._now()
-        dimension = self._database.run(table, lambda found: found.dimension)
-        unit = unit_vector(vector, dimension)
-        hits = self._database.run(table, lambda found: found.nearest(unit, max_chunks, now))
+        unit = unit_vector(vector, self._database.dimension(table))
+        nearest = self._database.run(table, lambda found: found.nearest(unit, max_chunks, now))
+        from backends.lance.rows import from_arrow
+
+        hits = from_arrow(nearest)
         return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
 
     def count(self, context: CallContext, table: str) -> int:
