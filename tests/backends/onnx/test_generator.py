@@ -80,10 +80,10 @@ def answer(generator: TextGenerator, context: CallContext, request: GenerateRequ
 
 
 def test_it_chats(generator: TextGenerator, context: CallContext) -> None:
-    found = answer(generator, context, asked(TIPS, 60, repetition_penalty=1.0))
+    found = answer(generator, context, asked(TIPS, 30, repetition_penalty=1.0))
     assert "hydrated" in found.text
     assert found.stop_reason == "out_of_tokens"
-    assert found.completion_tokens == 60
+    assert found.completion_tokens == 30
 
 
 def test_it_answers_from_the_system_message_and_ends_its_turn(generator: TextGenerator, context: CallContext) -> None:
@@ -151,14 +151,14 @@ def test_a_stop_string_ends_the_answer_and_is_not_told(generator: TextGenerator,
 
 
 def test_the_models_own_penalty_applies_unless_the_request_names_one(
-    generator: TextGenerator, context: CallContext, model_store: ModelStore
+    engine: OnnxTextGenerator, context: CallContext, model_store: ModelStore
 ) -> None:
     penalty = model_store.defaults(DEFAULT_LLM)["repetition_penalty"]
     assert penalty > 1
     prompt = ChatPrompt((UserMessage(content="Write a two-line poem."),))
-    default = answer(generator, context, asked(prompt, 48)).text
-    assert default == answer(generator, context, asked(prompt, 48, repetition_penalty=penalty)).text
-    assert default != answer(generator, context, asked(prompt, 48, repetition_penalty=1.0)).text
+    default = answer(engine, context, asked(prompt, 32)).text
+    assert default == answer(engine, context, asked(prompt, 32, repetition_penalty=penalty)).text
+    assert default != answer(engine, context, asked(prompt, 32, repetition_penalty=1.0)).text
 
 
 @pytest.mark.parametrize("text", ["🎉🦄🚀👩‍👩‍👧‍👦" * 3, "漢字とかなの文章です。日本語" * 2, "Привет, naïve façade"])
@@ -193,8 +193,8 @@ def test_a_prompt_that_does_not_fit_is_refused_before_any_work(
     assert engine.stats()[DEFAULT_LLM].prompt_tokens == before
 
 
-def test_max_tokens_beyond_the_context_are_cut_to_what_fits(generator: TextGenerator, context: CallContext) -> None:
-    found = answer(generator, context, asked("a b " * 508, 4096))
+def test_max_tokens_beyond_the_context_are_cut_to_what_fits(engine: OnnxTextGenerator, context: CallContext) -> None:
+    found = answer(engine, context, asked("a b " * 508, 4096))
     assert found.stop_reason in ("out_of_tokens", "end_of_turn")
     if found.stop_reason == "out_of_tokens":
         assert found.prompt_tokens + found.completion_tokens == 1024
