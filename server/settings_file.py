@@ -99,7 +99,7 @@ def _plain(
             lines[(*location, index)] = item.start_mark.line + 1
             items.append(_plain(item, (*location, index), lines, problems, path, environ))
         return items
-    value = yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+    value = yaml.SafeLoader("").construct_object(node)
     return (
         _resolve(value, location, problems, f"{path}:{node.start_mark.line + 1}", environ)
         if isinstance(value, str)

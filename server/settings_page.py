@@ -70,7 +70,7 @@ def settings(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Se
         section = section_of(info)
         if section is None:
             yield _setting(path, info)
-        elif section is info.annotation:
+        elif get_origin(info.annotation) is None:
             yield from settings(section, f"{path}.")
         else:
             yield _setting(path, info)

@@ -91,7 +91,7 @@ def own_listener(shared: socket.socket, backlog: int) -> socket.socket:
     return own
 
 
-class StackWorker(UvicornWorker):
+class StackWorker(UvicornWorker):  # type: ignore[misc]  # comes without types
     """uvicorn on uvloop and httptools, with our own access lines and an orderly end."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
