@@ -26,6 +26,7 @@ INDEX_NAME = "vector_idx"
 # Measured on 100,000 x 384: recall@10 0.9995 at 64 and 1.0 at 128 candidates, 0.97 without refining.
 CANDIDATES = 96
 REFINE = 2
+BUILD_CANDIDATES = 150  # LanceDB's default of 300 takes twice as long for the same recall
 EXACT_FROM = 1000  # so many chunks are found faster, and exactly, by a scan
 
 
@@ -91,7 +92,7 @@ class ChunkTable:
     async def build_index(self) -> None:
         """Index all rows anew. Appends go on meanwhile, their rows are the index's tail."""
         partitions = max(1, round(await self._table.count_rows() / PARTITION_ROWS))
-        config = HnswSq(distance_type="cosine", num_partitions=partitions)
+        config = HnswSq(distance_type="cosine", num_partitions=partitions, ef_construction=BUILD_CANDIDATES)
         await self._table.create_index("vector", config=config, name=INDEX_NAME, replace=True)
 
     async def optimize(self, keep_versions: timedelta) -> None:
