@@ -22,7 +22,8 @@ from server.http.gate import Gate
 
 _MAX_FIELDS = 1000
 _MAX_LITERAL = 16 * 1024
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+_INT64 = range(-(2**63), 2**63)
 _NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?([eE][+-]?[0-9]{1,2})?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
@@ -137,7 +138,7 @@ def _query(query_string: bytes) -> dict[str, list[str]]:
 
 
 def _scalar(parameter: Parameter, text: str) -> object:
-    if parameter.type == "integer" and _INTEGER.fullmatch(text):
+    if parameter.type == "integer" and _INTEGER.fullmatch(text) and int(text) in _INT64:
         return int(text)
     if parameter.type == "number" and _NUMBER.fullmatch(text):
         return float(text)
@@ -145,7 +146,8 @@ def _scalar(parameter: Parameter, text: str) -> object:
         return _BOOLEANS[text.lower()]
     if parameter.type == "string":
         return text
-    raise BadRequest(f"{text[:40]!r} is not of type {parameter.type}", where=f"query parameter {parameter.name}")
+    bounds = " of 64 bits" if parameter.type == "integer" else ""
+    raise BadRequest(f"{text[:40]!r} is not of type {parameter.type}{bounds}", where=f"query parameter {parameter.name}")
 
 
 def _strings(name: str, texts: list[str]) -> list[str]:

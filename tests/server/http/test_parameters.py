@@ -108,6 +108,9 @@ def test_what_is_not_given_is_not_passed(ask) -> None:
 
 def test_integers_are_integers(ask) -> None:
     assert ask("/v1/datasetio/rows?dataset_id=a/b&rows_in_page=-1") == {"dataset_id": "a/b", "rows_in_page": -1}
+    most = 2**63 - 1
+    assert ask(f"/v1/datasetio/rows?dataset_id=d&rows_in_page={most}")["rows_in_page"] == most
+    assert "64 bits" in ask(f"/v1/datasetio/rows?dataset_id=d&rows_in_page={most + 1}")["detail"]
 
 
 @pytest.mark.parametrize(
