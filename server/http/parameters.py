@@ -146,8 +146,8 @@ def _scalar(parameter: Parameter, text: str) -> object:
         return _BOOLEANS[text.lower()]
     if parameter.type == "string":
         return text
-    bounds = " of 64 bits" if parameter.type == "integer" else ""
-    raise BadRequest(f"{text[:40]!r} is not of type {parameter.type}{bounds}", where=f"query parameter {parameter.name}")
+    expected = "integer of 64 bits" if parameter.type == "integer" else parameter.type
+    raise BadRequest(f"{text[:40]!r} is not of type {expected}", where=f"query parameter {parameter.name}")
 
 
 def _strings(name: str, texts: list[str]) -> list[str]:
