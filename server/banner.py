@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from server.settings import Settings
 
-_QUESTION = "What is the capital of France?"
+_QUESTION = "Give me three tips for staying healthy."
+_CLIENT = "llama-stack-client==0.1.1"
 _MODELS_SHOWN = 12
 
 
@@ -60,13 +61,13 @@ def curl(settings: Settings, model: str) -> list[str]:
 
 
 def python(settings: Settings, model: str) -> list[str]:
-    """Three lines for any Python 3, with nothing installed."""
-    key = ', "Authorization": "Bearer " + os.environ["API_KEY"]' if settings.auth.keys else ""
-    imports = "import json, os, urllib.request as web" if settings.auth.keys else "import json, urllib.request as web"
-    url = f"{settings.server.url}/v1/inference/chat-completion"
-    body = f"json.dumps({json.dumps(_body(model))}).encode()"
+    """Three lines for the official client; with keys one more, which takes the key from the variable API_KEY."""
+    url, body = settings.server.url, _body(model)
+    headers = ', default_headers={"Authorization": "Bearer " + os.environ["API_KEY"]}' if settings.auth.keys else ""
+    arguments = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in body.items())
     return [
-        imports,
-        f'request = web.Request("{url}", {body}, {{"Content-Type": "application/json"{key}}})',
-        'print(json.load(web.urlopen(request))["completion_message"]["content"])',
+        *(["import os"] if settings.auth.keys else []),
+        f"from llama_stack_client import LlamaStackClient  # pip install {_CLIENT}",
+        f'client = LlamaStackClient(base_url="{url}"{headers})',
+        f"print(client.inference.chat_completion({arguments}).completion_message.content)",
     ]

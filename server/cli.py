@@ -56,7 +56,9 @@ def serve(
     check_port(settings.server.host, settings.server.port)
     if pull and (missing := missing_models(settings)):
         from backends.models.store import ModelStore
+        from server.logs import configure_logs
 
+        configure_logs(settings.log)
         for name in missing:
             with cli_models.shown_progress(name) as report:
                 ModelStore(settings.models).pull(name, progress=report)

@@ -31,8 +31,11 @@ _STAGES = {
 
 def _store(config: ConfigOption, data_dir: DataOption) -> ModelStore:
     from backends.models.store import ModelStore
+    from server.logs import configure_logs
 
-    return ModelStore(settings_of(config, data_dir=data_dir).models)
+    settings = settings_of(config, data_dir=data_dir)
+    configure_logs(settings.log)  # what the store has to say goes to standard error, never into a list
+    return ModelStore(settings.models)
 
 
 @app.command("list")

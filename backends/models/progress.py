@@ -23,7 +23,7 @@ class Progress(Protocol):
 
 
 class LoggedProgress:
-    """Passes progress on and writes one log line per stage."""
+    """Passes progress on. Without a listener, who shows it in his own way, it writes one log line per stage."""
 
     def __init__(self, model: str, listener: Progress | None) -> None:
         self._model = model
@@ -31,8 +31,8 @@ class LoggedProgress:
         self._stage: Stage | None = None
 
     def __call__(self, stage: Stage, done: int, total: int) -> None:
-        if stage != self._stage:
-            self._stage = stage
-            log.info("model pull", model=self._model, stage=stage)
         if self._listener is not None:
             self._listener(stage, done, total)
+        elif stage != self._stage:
+            self._stage = stage
+            log.info("model pull", model=self._model, stage=stage)
