@@ -67,6 +67,12 @@ def on_starting(server: Any) -> None:
     _metrics.announce()
 
 
+def post_fork(server: Any, worker: Any) -> None:
+    """In a new worker, before it imports anything."""
+    if _metrics is not None:
+        _metrics.reserve(os.getpid())
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """A worker has ended: its gauges no longer count."""
     if _metrics is not None:
