@@ -772,7 +772,7 @@ class SamplingParams(BaseModel):
             description='0 means as many as the context of the model has room for', ge=0
         ),
     ] = 0
-    repetition_penalty: Annotated[float, Field(gt=0.0)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100.0)] = 1.0
 
 
 class ToolDefinition(BaseModel):
@@ -1399,7 +1399,7 @@ EvalCandidate = TypeAliasType(
 class InsertChunksRequest(BaseModel):
     vector_db_id: str
     chunks: list[Chunk]
-    ttl_seconds: Annotated[int | None, Field(ge=0)] = None
+    ttl_seconds: Annotated[int | None, Field(ge=1, le=3153600000)] = None
 
 
 class QueryChunksResponse(BaseModel):
