@@ -174,7 +174,8 @@ class Settings(BaseSettings, BackendSettings):
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
     isolation: Literal["shared", "per_key"] = Field(
-        "shared", description="`shared`: all keys see the same agents, sessions and jobs; `per_key`: each sees its own."
+        "shared",
+        description="`shared`: all keys see the same resources; `per_key`: each sees its own and the shared ones.",
     )
     log: LogSettings = LogSettings()
     cors: CorsSettings = CorsSettings()

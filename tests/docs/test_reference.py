@@ -1,0 +1,161 @@
+"""What has a name has a place in the pages: verbs, settings, error codes, files, providers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from backends import errors
+from backends.models.catalog import CATALOG
+from backends.providers import FACTORIES
+from generated.operations import OPERATIONS
+from handlers.inspect import is_built
+from server.cli import app
+from server.http import errors as http_errors
+from server.settings_page import settings
+from tests.docs.pages import PAGES, ROOT, anchors, links, prose, table_rows
+
+ERRORS = ROOT / "docs" / "errors.md"
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
+
+
+def error_classes(base: type[errors.StackError] = errors.StackError) -> Iterator[type[errors.StackError]]:
+    yield base
+    for derived in base.__subclasses__():
+        if derived.__module__ == errors.__name__:
+            yield from error_classes(derived)
+
+
+def example(cls: type[errors.StackError]) -> errors.StackError:
+    return cls("model.onnx", "too short") if cls is errors.CorruptModel else cls("x")
+
+
+def verbs() -> list[str]:
+    """`models pull` and so on."""
+    found = []
+
+    def walk(command: click.Command, path: str) -> None:
+        inner = getattr(command, "commands", None)
+        for name, child in (inner or {}).items():
+            walk(child, f"{path} {name}".strip())
+        if inner is None:
+            found.append(path)
+
+    walk(typer.main.get_command(app), "")
+    return found
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_every_verb_has_a_row_in_the_page_of_the_command_line(verb: str) -> None:
+    shown = [cells[0] for cells in table_rows(ROOT / "docs" / "cli.md", "| command | what it does |")]
+    assert any(re.match(rf"`onnxstack {verb}\b", cell) for cell in shown)
+
+
+def test_the_page_of_the_command_line_names_no_verb_that_is_not_there() -> None:
+    shown = [cells[0] for cells in table_rows(ROOT / "docs" / "cli.md", "| command | what it does |")]
+    assert len(shown) == len(verbs())
+
+
+def test_every_setting_has_a_heading() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert [setting.path for setting in settings() if f"\n### `{setting.path}`\n" not in text] == []
+
+
+def test_the_table_of_errors_is_what_the_server_answers() -> None:
+    rows = table_rows(ERRORS, "| class | status | `code` | retry headers | when |")
+    shown = {cells[0].strip("`"): tuple(cells[1:4]) for cells in rows}
+    expected = {}
+    for cls in error_classes():
+        problem = http_errors.problem_of(example(cls))
+        headers = ", ".join(
+            f"`{name}: {value}`" for name, value in problem.headers.items() if name in ("retry-after", "x-should-retry")
+        )
+        if cls is not errors.Retryable:  # never raised itself
+            expected[cls.__name__] = (str(problem.status), f"`{problem.code}`", headers)
+    assert shown == expected
+
+
+def test_every_code_has_its_place() -> None:
+    codes = {cls.code for cls in error_classes()} | set(http_errors._CODES.values())
+    text = prose(ERRORS)
+    assert [code for code in sorted(codes) if f"`{code}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in links(page):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{page.name}: {target}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    waiting = [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        found = [(page.parent / target.partition("#")[0]).resolve() for target in links(page) if "://" not in target]
+        waiting += [file for file in found if file.suffix == ".md" and file not in reached]
+    assert [page for page in PAGES if page not in reached] == []
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    named = re.findall(r"`([\w./]+(?:/|\.(?:py|json|yaml|md|toml)))`", prose(ARCHITECTURE))
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_folder_of_the_layers_has_its_row() -> None:
+    folders = {
+        f"{layer}/{folder.name}/"
+        for layer in ("backends", "server")
+        for folder in (ROOT / layer).iterdir()
+        if (folder / "__init__.py").exists()
+    }
+    rows = {cells[0].strip("`") for cells in table_rows(ARCHITECTURE, "| folder | what lives there | what does not |")}
+    assert folders <= rows
+
+
+def test_the_architecture_fits_a_screen() -> None:
+    assert len(ARCHITECTURE.read_text("utf-8").splitlines()) <= 80
+
+
+def test_the_architecture_names_the_modules_that_are_not_built() -> None:
+    found = re.search(r"all operations of the modules ([\w,\s]+):", prose(ARCHITECTURE))
+    assert found is not None
+    named = set(re.findall(r"\w+", found[1])) - {"and"}
+    assert named == {operation.module for operation in OPERATIONS.values() if not is_built(operation)}
+    assert [operation for operation in OPERATIONS.values() if operation.module in named and is_built(operation)] == []
+
+
+def test_the_table_of_providers_is_what_can_be_configured() -> None:
+    rows = table_rows(ARCHITECTURE, "| `provider_type` | API | default `provider_id` | ports, and where |")
+    shown = {(api, cells[0].strip("`")) for cells in rows for api in re.findall(r"\w+", cells[1])}
+    assert shown == set(FACTORIES)
+
+
+def test_the_catalogue_on_the_page_is_the_catalogue() -> None:
+    rows = table_rows(ROOT / "docs" / "models.md", "| model | kind | wheel | licence | stored |")
+    shown = {cells[0].strip("`"): cells for cells in rows}
+    assert set(shown) == set(CATALOG)
+    for name, model in CATALOG.items():
+        _, kind, wheel, licence, _ = shown[name]
+        assert kind.split(",")[0] == model.kind
+        assert wheel.startswith(f"`{model.package}` {model.version}")
+        assert f"{model.size / 1e6:.0f} MB" in wheel
+        assert licence == model.licence
+
+
+def test_every_decision_is_in_the_list_of_decisions() -> None:
+    folder = ROOT / "docs" / "decisions"
+    assert {file.name for file in folder.glob("*.md")} == {*links(folder / "README.md"), "README.md"}
