@@ -102,9 +102,13 @@ class Maintainer:
         self._thread = threading.Thread(target=self._loop, name="lance-maintenance", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop and let another process take over. A build in flight is abandoned; it has committed nothing."""
+    def stop(self) -> None:
+        """Begin no more work. A call that is running goes on until the database is closed."""
         self._stopped.set()
+
+    def close(self) -> None:
+        """Stop, and let another process take over. What was not committed is not there."""
+        self.stop()
         if self._thread is not None:
             self._thread.join(CLOSE_S)
         self._lease.release()
@@ -141,14 +145,16 @@ class Maintainer:
             except NotFound:
                 continue
             except StackError as error:
-                log.warning("maintenance of vector table %s failed: %s", name, error)
+                if not self._stopped.is_set():
+                    log.warning("maintenance of vector table %s failed: %s", name, error)
 
     def _loop(self) -> None:
         while not self._stopped.wait(self._settings.maintenance_s):
             try:
                 self.maintain_all()
             except StackError as error:
-                log.warning("maintenance of the vector tables failed: %s", error)
+                if not self._stopped.is_set():
+                    log.warning("maintenance of the vector tables failed: %s", error)
             except Exception:
                 # The thread must outlive what nobody foresaw: without it every table gets slow.
                 log.exception("maintenance of the vector tables failed")

@@ -112,5 +112,7 @@ class LanceVectorIndex:
             raise Unavailable(f"the vector directory {directory} cannot be read and written", retry_after_s=None)
 
     def close(self) -> None:
-        self._maintainer.close()
+        # The build of a large index takes minutes: closing the database ends it.
+        self._maintainer.stop()
         self._database.close()
+        self._maintainer.close()

@@ -154,6 +154,16 @@ def test_what_was_inserted_is_there_after_a_close(index: LanceVectorIndex, direc
     again.close()
 
 
+def test_all_tables_are_listed_however_many_pages_they_fill(
+    index: LanceVectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backends.lance.database._LIST_PAGE", 2)
+    names = [f"t{number}" for number in range(6)]
+    for name in names:
+        index.create(HERE, name, 8)
+    assert sorted(index.tables()) == [*names, T]
+
+
 def test_a_dropped_table_leaves_no_file(index: LanceVectorIndex, directory: Path) -> None:
     index.insert(HERE, T, [chunk()], units(1))
     assert list(directory.rglob("*.lance"))

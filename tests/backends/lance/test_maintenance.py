@@ -289,3 +289,25 @@ def test_the_thread_finds_what_needs_an_index_and_stops(tmp_path: Path, context:
     database.close()
     assert indexed.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lance")]
+
+
+def test_closing_ends_a_build_and_keeps_every_row(
+    tmp_path: Path, context: CallContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = VectorSettings(index_rows=256, maintenance_s=0.01)
+    index = LanceVectorIndex(str(tmp_path), settings, background=False)
+    index.create(context, T, 64)
+    index.insert(context, T, chunks(0, 20_000), units(20_000, 64))
+    index.close()
+    busy = LanceVectorIndex(str(tmp_path), settings)
+    indices = tmp_path / f"{T}.lance" / "_indices"
+    deadline = time.monotonic() + DEADLINE_S
+    while not indices.exists() and time.monotonic() < deadline:
+        busy.count(context, T)
+    busy.close()
+    assert indices.exists()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lance")]
+    assert "failed" not in caplog.text
+    again = LanceVectorIndex(str(tmp_path), VectorSettings(index_rows=30_000), background=False)
+    assert again.count(context, T) == 20_000
+    again.close()
