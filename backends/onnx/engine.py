@@ -14,8 +14,9 @@ from backends.errors import BadRequest, ContextLengthExceeded, Unsupported
 from backends.inference import ChatPrompt, GenerateRequest, Prompt
 from backends.onnx.answer import Answer
 from backends.onnx.sampling import Sampler
-from backends.onnx.scheduler import Scheduler, SequenceEvents
-from backends.onnx.scheduler import Sequence as Generation
+from backends.onnx.scheduler import Scheduler
+from backends.onnx.sequence import Sequence as Generation
+from backends.onnx.sequence import SequenceEvents
 from generated.models import Message
 
 

@@ -87,7 +87,7 @@ class OnnxTextGenerator:
         return self._devices.copy()
 
     def device(self) -> str:
-        """Where models run and why, for people: of the loaded ones, else what the setting and the installation allow."""
+        """Where models run and why, for people: the loaded ones, else what setting and installation allow."""
         choices = self._devices.copy().values() or [choose_device(self._settings.device, runtime_distribution())]
         return "; ".join(sorted({f"{choice.device}: {choice.reason}" for choice in choices}))
 

@@ -20,54 +20,19 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
 
 from backends.errors import Cancelled, DeadlineExceeded, Overloaded, StackError, Unavailable
-from backends.inference import Finish, GenerationEvent, Priority, StopReason, TextDelta
-from backends.onnx.answer import Answer
-from backends.onnx.executor import Executor, Ids, Logits
-from backends.onnx.sampling import Sampler, log_probabilities
+from backends.inference import Finish, GenerationEvent, Priority, StopReason
+from backends.onnx.executor import Executor, Logits
+from backends.onnx.sampling import log_probabilities
+from backends.onnx.sequence import Sequence, SequenceEvents
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class Sequence:
-    """One request on its way through the scheduler.
-
-    prompt: int64 [n], not empty, shorter than a slot. max_tokens: at least 1; prompt and answer fit the slot. eos:
-    tokens that end the answer. logprobs: number of most likely tokens to report per token. deadline: seconds since
-    the Unix epoch.
-    """
-
-    prompt: Ids
-    sampler: Sampler
-    answer: Answer
-    max_tokens: int
-    eos: frozenset[int]
-    logprobs: int = 0
-    token_text: Callable[[int], str] = str
-    deadline: float | None = None
-    priority: Priority = "interactive"
-    events: queue.SimpleQueue[GenerationEvent | StackError] = field(default_factory=queue.SimpleQueue)
-    wake: Callable[[], None] = lambda: None
-    """Rouses the scheduler that has the sequence."""
-    cancelled: bool = False
-    ended: bool = False
-    cached: int = 0
-    """Tokens of the sequence that its slot holds."""
-    last: int = -1
-    """The newest token; it goes into the slot with the next run."""
-    completion_tokens: int = 0
-
-    def cancel(self) -> None:
-        """End the sequence within one step. Safe in a destructor: takes no lock."""
-        self.cancelled = True
-        self.wake()
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,54 +372,6 @@ class Scheduler:
         for slot in range(self._used_slots):
             self._executor.release(slot)
         self._used_slots = 0
-
-
-class SequenceEvents(Iterator[GenerationEvent]):
-    """The events of one sequence: deltas and a `Finish`.
-
-    What has come since the last call is one delta: a slow reader gets larger pieces and no backlog. Closing or
-    dropping the iterator cancels the sequence.
-    """
-
-    def __init__(self, sequence: Sequence) -> None:
-        self._sequence = sequence
-        self._events = sequence.events
-        self._next: GenerationEvent | StackError | None = None
-        """Fetched while deltas were joined, still to be told."""
-        self._ended = False
-
-    def __next__(self) -> GenerationEvent:
-        if self._ended:
-            raise StopIteration
-        event, self._next = self._next or self._events.get(), None
-        if isinstance(event, TextDelta):
-            return self._joined(event)
-        self._ended = True
-        if isinstance(event, StackError):
-            raise event
-        return event
-
-    def close(self) -> None:
-        """End the sequence within one step. After the last event there is nothing to end."""
-        if not self._ended:
-            self._ended = True
-            self._sequence.cancel()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def _joined(self, first: TextDelta) -> TextDelta:
-        more = []
-        while not self._events.empty():
-            event = self._events.get()
-            if not isinstance(event, TextDelta):
-                self._next = event
-                break
-            more.append(event)
-        if not more:
-            return first
-        deltas = [first, *more]
-        return TextDelta("".join(d.text for d in deltas), tuple(entry for d in deltas for entry in d.logprobs))
 
 
 def _unwanted(sequence: Sequence, now: float) -> bool:

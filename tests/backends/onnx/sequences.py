@@ -15,7 +15,7 @@ from backends.memory.executor import MemoryExecutor
 from backends.onnx.answer import Answer
 from backends.onnx.executor import Ids, Logits
 from backends.onnx.sampling import Sampler
-from backends.onnx.scheduler import Sequence, SequenceEvents
+from backends.onnx.sequence import Sequence, SequenceEvents
 
 VOCABULARY = 61
 END = 0

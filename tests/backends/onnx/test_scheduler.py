@@ -12,7 +12,8 @@ import pytest
 from backends.errors import Cancelled, DeadlineExceeded, Overloaded, Unavailable
 from backends.inference import Finish, TextDelta
 from backends.onnx.executor import Executor, Logits
-from backends.onnx.scheduler import Scheduler, SequenceEvents
+from backends.onnx.scheduler import Scheduler
+from backends.onnx.sequence import SequenceEvents
 from tests.backends.onnx.sequences import (
     END,
     SteppedExecutor,
