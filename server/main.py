@@ -21,11 +21,19 @@ if TYPE_CHECKING:
 
 
 class StackApplication:
-    """An ASGI application with the backends behind it. `server/worker.py` drains and closes it."""
+    """An ASGI application with the backends behind it. `server/worker.py` drains and closes it.
+
+    header_timeout_s: what the worker's HTTP protocol allows a client for its request headers.
+    """
 
     def __init__(
-        self, http: ASGIApp, models: Callable[[], Sequence[tuple[str, str]]], close: Callable[[], None]
+        self,
+        http: ASGIApp,
+        models: Callable[[], Sequence[tuple[str, str]]],
+        close: Callable[[], None],
+        header_timeout_s: float = 15.0,
     ) -> None:
+        self.header_timeout_s = header_timeout_s
         self._lifecycle = Lifecycle(http)
         self._models = models
         self._close = close
@@ -84,7 +92,7 @@ def build(settings: Settings) -> StackApplication:
         http.close()
         backends.close()
 
-    return StackApplication(http, lambda: registered_models(backends), close)
+    return StackApplication(http, lambda: registered_models(backends), close, settings.limits.header_timeout_s)
 
 
 def http_options(settings: Settings) -> HttpOptions:

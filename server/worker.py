@@ -24,6 +24,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
+from server.http.connection import TimedHttpProtocol
 from server.processes import end_with_parent, report_ready
 
 END_RUNNING_S = 4.0
@@ -92,11 +93,10 @@ def own_listener(shared: socket.socket, backlog: int) -> socket.socket:
 
 
 class StackWorker(UvicornWorker):  # type: ignore[misc]  # comes without types
-    """uvicorn on uvloop and httptools, with our own access lines and an orderly end."""
+    """uvicorn on uvloop and our httptools protocol, with our own access lines and an orderly end."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
         "ws": "none",
         "lifespan": "auto",
         "access_log": False,
@@ -115,6 +115,7 @@ class StackWorker(UvicornWorker):  # type: ignore[misc]  # comes without types
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
+        self.config.http = TimedHttpProtocol.with_header_timeout(self.wsgi.header_timeout_s)
         server = self._server = DrainingServer(
             self.config, self.wsgi, max(1.0, self.cfg.graceful_timeout - END_RUNNING_S), self.ppid
         )
