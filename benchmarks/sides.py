@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from backends.onnx.generator import OnnxTextGenerator
 
 from backends.config import EngineSettings
@@ -107,6 +109,7 @@ def stack_server(models: Path, **environment: str) -> Iterator[tuple[str, float]
 
 def main() -> None:
     """The engine process."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     models, threads = Path(sys.argv[1]), int(sys.argv[2])
     generator = OnnxTextGenerator(ModelStore(models), EngineSettings(threads=threads))
     ask = engine_client(generator)

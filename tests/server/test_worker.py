@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.server.processes import Gunicorn, Stream, get, gunicorn, lines_of, status_of, until
 
@@ -89,3 +91,15 @@ def _is_refused(url: str) -> bool:
     except OSError:
         return True
     return False
+
+
+def test_bytes_that_are_not_http_get_the_one_error_shape_from_the_product_too(tmp_path: Path) -> None:
+    with gunicorn(tmp_path) as server:
+        address = urlsplit(server.url)
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            connection.sendall(b"\x00\x01 not http at all\r\n\r\n")
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["error"]["code"] == "bad_request"
