@@ -30,8 +30,8 @@ def is_missing(error: BaseException) -> bool:
 
 
 def is_vanished(error: BaseException) -> bool:
-    """A file of the table went away while it was read, as when the table is being dropped."""
-    return "Not found: " in str(error)
+    """Files of the table went away or appeared during the operation, as when the table is being dropped."""
+    return "Not found: " in str(error) or _os_error(error) in {errno.ENOENT, errno.ENOTEMPTY}
 
 
 def translated(error: BaseException, table: str) -> StackError:

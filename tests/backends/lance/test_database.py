@@ -18,7 +18,7 @@ import pytest
 from backends.config import VectorSettings
 from backends.context import CallContext
 from backends.errors import NotFound, StackError, StorageFull, Unavailable
-from backends.lance.failures import is_conflict, translated
+from backends.lance.failures import is_conflict, is_vanished, translated
 from backends.lance.vectors import LanceVectorIndex
 from tests.backends.lance.vector_suite import T, chunk, units
 from tests.backends.processes import PROCESSES, run_at_once
@@ -197,6 +197,11 @@ def test_no_room_no_quota_too_large_and_read_only_are_all_a_full_storage(number:
     assert isinstance(error, StorageFull)
     assert "rustc" not in error.message
     assert isinstance(translated(OSError(number, "something"), T), StorageFull)
+
+
+@pytest.mark.parametrize("text", ["Directory not empty (os error 39)", "No such file or directory (os error 2)"])
+def test_files_that_come_or_go_during_an_operation_are_a_reason_to_try_again(text: str) -> None:
+    assert is_vanished(RuntimeError(f"lance error: LanceError(IO): {text}"))
 
 
 def test_too_many_writers_may_be_retried_and_damage_may_not() -> None:
