@@ -30,13 +30,18 @@ bench: $(TOX)
 clean:
 	rm -rf .venv .tox
 
+# Two `make serve` at once install once: the second waits and finds everything there. Without flock (macOS) start the
+# first one alone.
+LOCK = $(if $(shell command -v flock 2>/dev/null),flock Makefile)
+
 # Everything that runs the server, and nothing else: no torch, no compiler.
 .tox/serve/installed: $(TOX) pyproject.toml tox.ini
-	@echo "installing the server into .tox/serve (once; about a minute)"
-	@$(TOX) run -q -e serve --notest
-	@touch $@
+	@$(LOCK) sh -c 'test $@ -nt pyproject.toml && test $@ -nt tox.ini || { \
+	  echo "installing the server into .tox/serve (once; about a minute)"; \
+	  $(TOX) run -q -e serve --notest && touch $@; }'
 
 $(TOX):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found (PYTHON=/path/to/python3 names one)" >&2; exit 1; }
-	@$(PYTHON) -m venv .venv || { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
-	@.venv/bin/python -m pip install -q 'tox>=4.22,<5'
+	@$(LOCK) sh -c 'test -x $@ || { \
+	  $(PYTHON) -m venv .venv || { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }; \
+	  .venv/bin/python -m pip install -q "tox>=4.22,<5"; }'
