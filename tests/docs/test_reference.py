@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,3 +160,27 @@ def test_the_catalogue_on_the_page_is_the_catalogue() -> None:
 def test_every_decision_is_in_the_list_of_decisions() -> None:
     folder = ROOT / "docs" / "decisions"
     assert {file.name for file in folder.glob("*.md")} == {*links(folder / "README.md"), "README.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_extras_groups_and_tox_environments_exist(page: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    text = page.read_text("utf-8")
+    assert set(re.findall(r"\.\[(\w+)\]", text)) <= set(project["project"]["optional-dependencies"])
+    assert set(re.findall(r"--group (\w+)", text)) <= set(project["dependency-groups"])
+    environments = set(re.findall(r"^\[testenv:(\w+)\]", (ROOT / "tox.ini").read_text("utf-8"), re.MULTILINE))
+    assert set(re.findall(r"tox run -e (\w+)", text)) <= environments
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", page.read_text("utf-8"), re.MULTILINE)) <= targets
+
+
+def test_settings_that_pages_name_exist() -> None:
+    known = {setting.path for setting in settings()}
+    sections = {path.partition(".")[0].removesuffix("[]") for path in known if "." in path}
+    for page in PAGES:
+        for name in re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_]+)[`:]", prose(page)):
+            assert name in known, f"{page.name}: {name}"
