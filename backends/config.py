@@ -32,7 +32,7 @@ class ProviderSettings(Section):
 class EngineSettings(Section):
     """The inference engine."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Execution provider; `cuda` refuses to fall back.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; `cuda` refuses to fall back.")
     threads: int = Field(0, ge=0, description="Threads of one ONNX Runtime session; 0 takes the number of cores.")
     slots: int = Field(16, ge=1, description="Sequences decoded together, per model.")
     max_context: int = Field(8192, ge=64, description="Tokens of KV cache per slot; the model's own limit if smaller.")

@@ -1,7 +1,7 @@
 """Arguments and results of the TextGenerator, Embedder and Classifier ports.
 
-Frozen dataclasses of plain values and generated models, so that `backends/wire.py` can encode each as msgpack and another
-process can answer the call. Unions carry a `kind` member to tell their variants apart.
+Frozen dataclasses of plain values and generated models, so that `backends/wire.py` can encode each as msgpack and
+another process can answer the call. Unions carry a `kind` member to tell their variants apart.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Sampling:
 class GenerateRequest:
     """One sequence to generate.
 
-    model: the provider's own name of the model. logprobs: number of most likely tokens to report for each generated
-    token, 0 for none. response_format: constrains the whole answer.
+    model: the provider's own name of the model. logprobs: number of tokens to report for each generated token: the
+    chosen one and the most likely others; 0 for none. response_format: constrains the whole answer.
     """
 
     model: str

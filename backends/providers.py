@@ -18,8 +18,8 @@ APIS: tuple[ApiName, ...] = get_args(ApiName)
 class Provider:
     """One provider and its ports: those that its API needs and its technology has.
 
-    models: the names it knows of a model type, for messages; None where it takes any. device: where it computes and why,
-    None where that is no question.
+    models: the names it knows of a model type, for messages; None where it takes any. device: where it computes and
+    why; None where that is no question.
     """
 
     api: ApiName

@@ -16,13 +16,12 @@ from typing import Any
 
 import structlog
 
-from backends.onnx.generator import OnnxTextGenerator
-
 from backends.config import EngineSettings
 from backends.context import CallContext
 from backends.inference import ChatPrompt, Finish, GenerateRequest, Sampling
 from backends.inference import TextDelta as PortText
 from backends.models.store import ModelStore
+from backends.onnx.generator import OnnxTextGenerator
 from benchmarks.loads import Answer, Ask, Load, Outcome, run
 from benchmarks.peers import free_port, wait_until_up
 from generated.models import UserMessage

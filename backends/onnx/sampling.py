@@ -182,14 +182,14 @@ def largest(logits: Row, count: int) -> Ids:
 
 
 def log_probabilities(logits: Row, token: int, count: int) -> list[tuple[int, float]]:
-    """Natural log probabilities of `token`, which comes first, and of the `count` most likely tokens, best first.
+    """Natural log probabilities of `count` tokens: `token`, which was chosen, then the most likely others, best first.
 
     They are of the model's own distribution: before penalty, temperature and cuts.
     """
     peak = logits.max()
     log_total = float(peak) + math.log(np.exp(logits - peak).sum())
     ids = [token, *(int(i) for i in largest(logits, count) if i != token)]
-    return [(i, float(logits[i]) - log_total) for i in ids]
+    return [(i, float(logits[i]) - log_total) for i in ids[:count]]
 
 
 def _draw(cumulative: NDArray[np.float64], target: float) -> int:
