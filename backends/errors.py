@@ -113,7 +113,7 @@ class UnsupportedMediaType(StackError):
 
 
 class Retryable(StackError):
-    """An error that the same request may not meet later. `retry_after_s`: seconds to wait, None if waiting is in vain."""
+    """An error that the same request may not meet again. `retry_after_s`: seconds to wait, None: in vain."""
 
     def __init__(self, message: str, *, where: str | None = None, retry_after_s: float | None = 1.0) -> None:
         super().__init__(message, where=where)
