@@ -17,7 +17,7 @@ from server.http.options import HttpOptions
 from server.http.request_context import state_of
 
 _IN_LOOP_BYTES = 64 * 1024  # a larger body is parsed in a thread, so that the event loop goes on between the steps
-_DRAINED_BYTES = 8 * 1024 * 1024
+_DRAINED_BYTES = 128 * 1024 * 1024  # nothing of it is kept, and the time is what bounds the work
 _DRAIN_S = 2.0
 _BUFFERED_BODIES = 8  # times the largest body: what all bodies that are being received may hold together
 
@@ -63,7 +63,7 @@ class BodyReader:
 
     def _parse(self, model: type[BaseModel], raw: bytes) -> BaseModel:
         value = parse_json(raw, depth=self._options.json_depth, values=self._options.json_values)
-        return self._gate.check(model, value, may_hold_null=b"null" in raw)
+        return self._gate.check(model, value, may_differ=self._gate.may_differ(raw))
 
     async def _bytes(self, scope: Scope, receive: Receive) -> bytes:
         limit = self._options.body_limit_bytes

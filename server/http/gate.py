@@ -35,6 +35,7 @@ class Gate:
     def __init__(self, schemas: Mapping[str, Any], models: Iterable[type[BaseModel]]) -> None:
         definitions = _bounded(schemas["$defs"])
         self._nulls = NullRule(definitions)
+        self._words = (b"null", *(name.encode() for name in self._nulls.older_names))
         self._validators = {
             model: jsonschema_rs.validator_for(
                 {"$schema": schemas["$schema"], "$ref": f"#/$defs/{model.__name__}", "$defs": definitions},
@@ -43,15 +44,19 @@ class Gate:
             for model in models
         }
 
-    def check(self, model: type[ModelT], value: Any, *, may_hold_null: bool = True) -> ModelT:
+    def may_differ(self, text: bytes) -> bool:
+        """Whether a JSON text may hold what `check` puts right first: a null or an older name of a value."""
+        return any(word in text for word in self._words)
+
+    def check(self, model: type[ModelT], value: Any, *, may_differ: bool = True) -> ModelT:
         """The model of `value`, which it may change in place.
 
-        may_hold_null: False where the text has no `null` at all, which saves the walk.
+        may_differ: False where the text has nothing to put right, which saves the walk.
 
         Raises:
             BadRequest: with JSON pointers to what is wrong.
         """
-        if may_hold_null:
+        if may_differ:
             self._nulls.drop(model.__name__, value)
         try:
             self._validators[model].validate(value)  # stops at the first fault, so a million of them cost no more

@@ -1,7 +1,10 @@
-"""One rule: a null member of a request means that the member is not there.
+"""What clients write differently and mean the same, put right before a request is validated.
 
-It holds where the schema names the member, does not require it and has no null for it. Members of free objects (rows,
-metadata, tool arguments) keep their nulls; a null in place of something required is left for the validator to refuse.
+A null member means that the member is not there. That holds where the schema names the member, does not require it and
+has no null for it. Members of free objects (rows, metadata, tool arguments) keep their nulls; a null in place of
+something required is left for the validator to refuse.
+
+A member whose schema has `x-accepts` may have an older name of its value (`"role": "ipython"` for `"tool"`).
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ class NullRule:
 
     def __init__(self, definitions: Mapping[str, Schema]) -> None:
         self._definitions = definitions
+        self.older_names = _older_names(definitions)
 
     def drop(self, name: str, value: Any) -> Any:
-        """`value` of definition `name` without its null members; changes it in place."""
+        """`value` of definition `name` without its null members and older names; changes it in place."""
         self._apply(self._definitions[name], value)
         return value
 
@@ -43,7 +47,10 @@ class NullRule:
             ):
                 del value[name]
         for name, member in value.items():
-            if isinstance(member, dict | list):
+            if isinstance(member, str) and member in self.older_names:
+                for branch in branches:
+                    value[name] = branch.get("properties", {}).get(name, {}).get("x-accepts", {}).get(member, member)
+            elif isinstance(member, dict | list):
                 for branch in branches:
                     schema = branch.get("properties", {}).get(name, branch.get("additionalProperties"))
                     if isinstance(schema, dict) and schema:
@@ -65,7 +72,9 @@ class NullRule:
     def _contradicts(self, schema: Schema, value: dict[str, Any]) -> bool:
         for name, member in schema.get("properties", {}).items():
             member = self._resolve(member)
-            if name in value and "const" in member and value[name] is not None and value[name] != member["const"]:
+            if name not in value or "const" not in member or value[name] in (None, member["const"]):
+                continue
+            if member.get("x-accepts", {}).get(_hashable(value[name])) != member["const"]:
                 return True
         return False
 
@@ -85,3 +94,16 @@ class NullRule:
         while "$ref" in schema:
             schema = self._definitions[schema["$ref"].removeprefix(_REF)]
         return schema
+
+
+def _older_names(schema: Any) -> frozenset[str]:
+    """Every value that some `x-accepts` names."""
+    if isinstance(schema, list):
+        return frozenset().union(*map(_older_names, schema))
+    if not isinstance(schema, Mapping):
+        return frozenset()
+    return frozenset(schema.get("x-accepts", ())).union(*map(_older_names, schema.values()))
+
+
+def _hashable(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -79,3 +79,18 @@ def test_what_the_official_client_sends_becomes_what_the_contract_has() -> None:
 def test_nulls_that_mean_something_stay(name: str, value: dict) -> None:
     rule = NullRule(read_generated_json("schemas.json")["$defs"])
     assert rule.drop(name, copy.deepcopy(value)) == value
+
+
+def test_the_role_of_tool_messages_may_have_its_older_name() -> None:
+    rule = NullRule(read_generated_json("schemas.json")["$defs"])
+    message = {"role": "ipython", "call_id": "c", "tool_name": "t", "content": [{"type": "text", "text": "ipython"}]}
+    for name, members in (("ChatCompletionRequest", ["messages"]), ("RunShieldRequest", ["messages"])):
+        (found,) = rule.drop(name, {member: [copy.deepcopy(message)] for member in members})["messages"]
+        assert found == {**message, "role": "tool"}
+
+
+@pytest.mark.parametrize("role", ["ipython ", "python", ["ipython"], {"ipython": 1}, 1])
+def test_no_other_name_of_a_value_is_taken(role: object) -> None:
+    rule = NullRule(read_generated_json("schemas.json")["$defs"])
+    body = {"model_id": "ipython", "messages": [{"role": role, "call_id": "c", "tool_name": "t", "content": "ipython"}]}
+    assert rule.drop("ChatCompletionRequest", copy.deepcopy(body)) == body
