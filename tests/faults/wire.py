@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -185,7 +184,7 @@ def ports_served_by(pid: int) -> set[int]:
     sockets = set()
     for file in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):  # closed meanwhile
-            sockets.add(os.readlink(file))
+            sockets.add(str(file.readlink()))
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return {int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets}
 
