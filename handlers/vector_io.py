@@ -20,8 +20,6 @@ DEFAULT_MAX_CHUNKS = 3
 def insert_chunks(call: Call, body: m.InsertChunksRequest) -> None:
     """Embed the chunks and store them; they are durable and can be found when this returns."""
     db = call.backends.vector_dbs.open(call.context, body.vector_db_id, where="/vector_db_id")
-    if body.ttl_seconds is not None and body.ttl_seconds <= 0:
-        raise BadRequest("ttl_seconds must be above 0; leave it out for no expiry", where="/ttl_seconds")
     expires_at = None if body.ttl_seconds is None else datetime.now(UTC) + timedelta(seconds=body.ttl_seconds)
     texts = tuple(text_of(chunk.content, where=f"/chunks/{i}/content") for i, chunk in enumerate(body.chunks))
     if not texts:
