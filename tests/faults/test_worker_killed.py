@@ -23,7 +23,7 @@ from tests.servers import running
 
 PROFILE = Path(__file__).parent / "profile.yaml"
 NAMES = ("left-", "right-")
-LONG = "tick tock " * 300  # what the model in memory says again, byte by byte
+SHORT, LONG = "tick tock " * 100, "tick tock " * 400  # what the model in memory says again, byte by byte
 
 
 def test_a_killed_worker_takes_its_own_streams_and_nothing_else(tmp_path: Path) -> None:
@@ -36,8 +36,9 @@ def test_a_killed_worker_takes_its_own_streams_and_nothing_else(tmp_path: Path) 
             writer.until_acknowledged(5)
 
         streams: list[EventStream] = []
-        while len(streams) < 20 or not all(_held(worker, streams) for worker in before):
-            streams.append(open_streams.enter_context(EventStream(server, CHAT, chat(LONG, max_tokens=0, stream=True))))
+        while len(streams) < 20 or not all(_held(worker, streams[15:]) for worker in before):
+            text = SHORT if len(streams) < 15 else LONG  # the last ones have hardly begun when the worker is killed
+            streams.append(open_streams.enter_context(EventStream(server, CHAT, chat(text, max_tokens=0, stream=True))))
             streams[-1].first_event()
         victim = before.pop()
         (survivor,) = before
@@ -46,10 +47,10 @@ def test_a_killed_worker_takes_its_own_streams_and_nothing_else(tmp_path: Path) 
         os.kill(victim, signal.SIGKILL)
 
         cut = []
-        for stream in streams:
+        for number, stream in enumerate(streams):
             events = stream.rest()  # which asserts that the last event is whole
             if is_complete(events):
-                assert "".join(event["event"]["delta"]["text"] for event in events) == LONG
+                assert "".join(event["event"]["delta"]["text"] for event in events) == (SHORT if number < 15 else LONG)
             else:
                 cut.append(stream)
                 assert stream.cut
