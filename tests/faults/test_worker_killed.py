@@ -21,14 +21,18 @@ from tests.faults.wire import (
 from tests.server.processes import lines_of, until
 from tests.servers import running
 
-PROFILE = Path(__file__).parent / "profile.yaml"
 NAMES = ("left-", "right-")
-SHORT, LONG = "tick tock " * 100, "tick tock " * 400  # what the model in memory says again, byte by byte
+SHORT = chat("Hello", max_tokens=8, stream=True)
+LONG = chat("Write a very long story about a river.", max_tokens=150, stream=True)
+SETTINGS = {
+    "ONNXSTACK_SERVER__WORKERS": "2",
+    "ONNXSTACK_ENGINE__SLOTS": "1",  # so that the long streams, which come last, have hardly begun
+    "ONNXSTACK_LOG__FORMAT": "json",
+}
 
 
-def test_a_killed_worker_takes_its_own_streams_and_nothing_else(tmp_path: Path) -> None:
-    settings = {"ONNXSTACK_SERVER__WORKERS": "2", "ONNXSTACK_LOG__FORMAT": "json"}
-    with running(tmp_path, profile=PROFILE, environment=settings) as server, ExitStack() as open_streams:
+def test_a_killed_worker_takes_its_own_streams_and_nothing_else(tmp_path: Path, real_models: dict[str, str]) -> None:
+    with running(tmp_path, environment={**real_models, **SETTINGS}) as server, ExitStack() as open_streams:
         until(lambda: len(workers_of(server)) == 2 and "onnxstack is ready" in server.log.read_text(), "both workers")
         before = workers_of(server)
         writers = [open_streams.enter_context(registering(server, name)) for name in NAMES]
@@ -37,8 +41,8 @@ def test_a_killed_worker_takes_its_own_streams_and_nothing_else(tmp_path: Path) 
 
         streams: list[EventStream] = []
         while len(streams) < 20 or not all(_held(worker, streams[15:]) for worker in before):
-            text = SHORT if len(streams) < 15 else LONG  # the last ones have hardly begun when the worker is killed
-            streams.append(open_streams.enter_context(EventStream(server, CHAT, chat(text, max_tokens=0, stream=True))))
+            body = SHORT if len(streams) < 15 else LONG
+            streams.append(open_streams.enter_context(EventStream(server, CHAT, body)))
             streams[-1].first_event()
         victim = before.pop()
         (survivor,) = before
@@ -46,14 +50,15 @@ def test_a_killed_worker_takes_its_own_streams_and_nothing_else(tmp_path: Path) 
         assert len(doomed) + len(kept) == len(streams)
         os.kill(victim, signal.SIGKILL)
 
-        cut = []
+        cut, texts = [], set()
         for number, stream in enumerate(streams):
             events = stream.rest()  # which asserts that the last event is whole
             if is_complete(events):
-                assert "".join(event["event"]["delta"]["text"] for event in events) == (SHORT if number < 15 else LONG)
+                texts.add((number < 15, "".join(event["event"]["delta"]["text"] for event in events)))
             else:
                 cut.append(stream)
                 assert stream.cut
+        assert len(texts) == 2, "what came to its end is the greedy answer to its prompt"
         assert cut
         assert set(cut) <= set(doomed), "a stream of the other worker broke"
 
