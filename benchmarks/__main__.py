@@ -1,7 +1,7 @@
 """`python -m benchmarks [generation embeddings vectors start] [--repeat N] [--json FILE]`: one command, one table.
 
 Peers run on the same weights in the same run, taking turns with our side, and are left out (and said so) where they are
-not installed: `pip install onnxstack[bench]` brings llama.cpp as a wheel and sentence-transformers; a native build of
+not installed: `make bench` installs llama.cpp as a wheel and sentence-transformers; a native build of
 llama.cpp is used when LLAMA_SERVER names its server.
 """
 
