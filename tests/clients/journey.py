@@ -1,7 +1,8 @@
 """What the official client does with a server, as checks that run under any of its versions.
 
 A program of its own, because the two client versions cannot live in one environment:
-`python journey.py BASE_URL` prints one JSON object `{check: "ok" | traceback}`.
+`python journey.py BASE_URL HASTY_URL` prints one JSON object `{check: "ok" | traceback}`. The server at HASTY_URL gives
+every call a few seconds only.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import sys
 import traceback
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 
 from llama_stack_client import BadRequestError, InternalServerError, LlamaStackClient
+from llama_stack_client.lib.inference.event_logger import EventLogger
 
 LLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDER = "all-MiniLM-L6-v2"
 GREEDY = {"strategy": {"type": "greedy"}, "max_tokens": 12}
+LONG = {"strategy": {"type": "greedy"}, "max_tokens": 6000, "repetition_penalty": 1.0}
+STORY = [{"role": "user", "content": "Write a very long poem about the sea."}]
 ASK = [{"role": "user", "content": "Give me three tips for staying healthy."}]
 
 Check = Callable[[LlamaStackClient], None]
@@ -98,11 +103,11 @@ def batch_inference_keeps_the_order(client: LlamaStackClient) -> None:
     texts = ["The river rises", "One, two, three,", "Copper and silver"]
     batch = client.batch_inference.completion(model=LLM, content_batch=texts, sampling_params=GREEDY)
     alone = [client.inference.completion(model_id=LLM, content=t, sampling_params=GREEDY).content for t in texts]
-    members = getattr(batch, "batch", None) or getattr(batch, "completion_message_batch", None)
-    assert [getattr(member, "content", None) for member in members] == alone
+    assert [member.content for member in _members(batch)] == alone
     chats = client.batch_inference.chat_completion(model=LLM, messages_batch=[ASK, ASK], sampling_params=GREEDY)
-    members = getattr(chats, "batch", None) or getattr(chats, "completion_message_batch", None)
-    assert len(members) == 2
+    whole = client.inference.chat_completion(model_id=LLM, messages=ASK, sampling_params=GREEDY).completion_message
+    messages = [getattr(member, "completion_message", member) for member in _members(chats)]
+    assert [message.content for message in messages] == [whole.content] * 2
 
 
 def vector_db_stores_and_finds_chunks(client: LlamaStackClient) -> None:
@@ -157,6 +162,121 @@ def image_content_is_refused_by_name(client: LlamaStackClient) -> None:
         raise AssertionError("no error was raised")
 
 
+def event_logger_prints_an_inference_stream(client: LlamaStackClient) -> None:
+    whole = client.inference.chat_completion(model_id=LLM, messages=ASK, sampling_params=GREEDY)
+    stream = client.inference.chat_completion(model_id=LLM, messages=ASK, sampling_params=GREEDY, stream=True)
+    printed = "".join(event.content for event in EventLogger().log(stream))
+    assert printed == "Assistant> " + whole.completion_message.content
+
+
+def stream_that_fails_after_its_first_byte_ends_with_an_error_chunk(client: LlamaStackClient) -> None:
+    hasty = LlamaStackClient(base_url=sys.argv[2], max_retries=0)
+    chunks = list(hasty.inference.chat_completion(model_id=LLM, messages=STORY, sampling_params=LONG, stream=True))
+    assert len(chunks) > 2
+    _is_deadline(chunks[-1].error)
+    assert chunks[-1].event.event_type == "progress" and chunks[-1].event.delta.text == ""
+    assert not any(hasattr(chunk, "error") for chunk in chunks[:-1])
+    completion = hasty.inference.completion(
+        model_id=LLM, content="la la la la la la la la", sampling_params=LONG, stream=True
+    )
+    *chunks, last = completion
+    assert chunks and last.delta == "" and last.stop_reason is None
+    _is_deadline(last.error)
+
+
+def event_logger_survives_a_stream_that_fails(client: LlamaStackClient) -> None:
+    hasty = LlamaStackClient(base_url=sys.argv[2], max_retries=0)
+    stream = hasty.inference.chat_completion(model_id=LLM, messages=STORY, sampling_params=LONG, stream=True)
+    printed = [event.content for event in EventLogger().log(stream)]
+    assert printed[0] == "Assistant> " and len(printed) > 2
+
+
+def whole_answer_that_takes_too_long_is_a_504_that_is_not_repeated(client: LlamaStackClient) -> None:
+    hasty = LlamaStackClient(base_url=sys.argv[2])
+    try:
+        hasty.inference.chat_completion(model_id=LLM, messages=STORY, sampling_params=LONG)
+    except InternalServerError as error:
+        assert error.status_code == 504
+        _is_deadline(error.body["error"])
+    else:
+        raise AssertionError("no error was raised")
+
+
+def provider_data_is_taken_and_never_told(client: LlamaStackClient) -> None:
+    secret = f"secret-{uuid.uuid4()}"
+    data = {"some_api_key": secret, "other": '\u00fc " \\ {}'}
+    with LlamaStackClient(base_url=sys.argv[1], provider_data=data) as other:
+        answer = other.inference.chat_completion(model_id=LLM, messages=ASK, sampling_params=GREEDY)
+        assert answer.completion_message.content
+        try:
+            other.inference.chat_completion(model_id="no/such", messages=ASK)
+        except BadRequestError as error:
+            assert secret not in str(error) + str(error.response.headers)
+        else:
+            raise AssertionError("no error was raised")
+
+
+def tool_message_under_its_older_role_is_taken(client: LlamaStackClient) -> None:
+    def answer(role: str) -> str:
+        messages = [
+            *ASK,
+            {"role": "assistant", "content": "I look it up.", "stop_reason": "end_of_turn", "tool_calls": []},
+            {"role": role, "call_id": "1", "tool_name": "search", "content": "Sleep, food, sport."},
+        ]
+        return client.inference.chat_completion(
+            model_id=LLM, messages=messages, sampling_params=GREEDY
+        ).completion_message.content
+
+    assert answer("ipython") == answer("tool") != ""
+
+
+def unknown_members_and_nulls_for_optional_ones_are_taken(client: LlamaStackClient) -> None:
+    more = {"extra_body": {"unheard_of": {"a": None}, "logprobs": None, "tools": None, "response_format": None}}
+    plain = client.inference.chat_completion(model_id=LLM, messages=ASK, sampling_params=GREEDY)
+    found = client.inference.chat_completion(model_id=LLM, messages=ASK, sampling_params=GREEDY, **more)
+    assert found.completion_message.content == plain.completion_message.content
+
+
+def ids_with_slashes_reach_every_kind_of_resource(client: LlamaStackClient) -> None:
+    name = "meta-llama/Llama-3.2/no such"
+    assert client.models.retrieve(name) is None
+    assert client.shields.retrieve(name) is None
+    assert client.datasets.retrieve(name) is None
+    assert client.vector_dbs.retrieve(name) is None
+    assert client.eval_tasks.retrieve(name) is None
+    assert client.scoring_functions.retrieve(name) is None
+
+
+def arguments_of_operations_that_are_not_built_are_understood(client: LlamaStackClient) -> None:
+    """A wrong form would be a 400, before the handler that says 501."""
+    once = client.with_options(max_retries=0)
+    conditions = [{"key": "a", "op": "eq", "value": "x, 'y'"}, {"key": "b", "op": "gt", "value": 3}]
+    naive = {
+        "type": "unstructured_log",
+        "trace_id": "0" * 32,
+        "span_id": "0" * 16,
+        "timestamp": datetime(2026, 1, 2, 3, 4, 5, 678),
+        "message": "m",
+        "severity": "info",
+    }
+    calls: list[Callable[[], object]] = [
+        lambda: once.telemetry.query_spans(attribute_filters=conditions, attributes_to_return=["a", "b"]),
+        lambda: once.telemetry.query_spans(attribute_filters=[], attributes_to_return=[]),
+        lambda: once.telemetry.query_traces(attribute_filters=conditions, order_by=["-start_time", "trace_id"]),
+        lambda: once.agents.session.retrieve("s", agent_id="a", turn_ids=["t1", "t2"]),
+        lambda: list(once.tool_runtime.list_tools(tool_group_id="mcp::fs/x", mcp_endpoint={"uri": "http://h/sse"})),
+        lambda: once.telemetry.log_event(event=naive, ttl_seconds=60),
+        lambda: once.eval.jobs.status("1", task_id="meta/task"),
+    ]
+    for number, call in enumerate(calls):
+        try:
+            call()
+        except InternalServerError as error:
+            assert error.status_code == 501, (number, error)
+        else:
+            raise AssertionError(f"no error was raised by call {number}: it is built, check what it answers")
+
+
 def operation_that_is_not_built_says_so_at_once(client: LlamaStackClient) -> None:
     try:
         client.with_options(max_retries=0).telemetry.get_trace("0" * 32)
@@ -164,6 +284,17 @@ def operation_that_is_not_built_says_so_at_once(client: LlamaStackClient) -> Non
         assert error.status_code == 501 and "get_trace" in str(error)
     else:
         raise AssertionError("no error was raised")
+
+
+def _members(batch: object) -> list:
+    """The answers, under the name that this version of the client reads."""
+    (name,) = {"batch", "completion_message_batch"} & set(type(batch).model_fields)
+    return getattr(batch, name)
+
+
+def _is_deadline(error: object) -> None:
+    assert isinstance(error, dict) and error["code"] == "deadline_exceeded", error
+    assert error["message"]
 
 
 CHECKS: dict[str, Check] = {

@@ -1,4 +1,4 @@
-"""A proxy that answers wrongly on purpose, each of some operations in its own way: what the contract tests must find."""
+"""A proxy that answers wrongly on purpose, each of some operations in its own way: what contract tests must find."""
 
 from __future__ import annotations
 
