@@ -37,7 +37,7 @@ def run_schemathesis(view: dict[str, Any], url: str, directory: Path, *options: 
     finished = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIG, "run", *arguments],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
