@@ -67,7 +67,7 @@ def starts(models: Path, repeat: int) -> list[float]:
 
 def generation(models: Path, cache: Path, threads: int, repeat: int) -> list[Row]:
     """Decode, prefill and bursts: bare engine, our server and llama.cpp's, each load on each side in turns."""
-    loads = [Load.named(n) for n in ("single_stream", "four_short", "sixteen_short", "burst_mixed", "prefill_1024")]
+    loads = [Load.named(n) for n in ("single_stream", "four_short", "sixteen_short", "burst_mixed", "prefill_1000")]
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
     variants = llama_variants()
     gguf = peer_gguf(cache) if variants else None
@@ -111,7 +111,7 @@ def _generation_rows(
     goals = {"single_stream": ">= 1.0x", "sixteen_short": ">= 1.4x"}
     for load in loads:
         engine, http = outcomes["engine", load.name], outcomes["http", load.name]
-        if load.name == "prefill_1024":
+        if load.name == "prefill_1000":
             size = tokens(load.prompts[0])
             ours = [size / outcome.wall_s for outcome in engine]
             for variant in variants:
