@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backends.errors import Conflict, NotFound, StackError, Unavailable
+from backends.lance.durability import Flusher, set_aside_torn_versions, table_directory
 from backends.lance.failures import RAW_ERRORS, is_conflict, is_missing, is_vanished, translated
 from backends.vector_rows import check_table_name
 
@@ -36,11 +37,15 @@ def local_directory(location: str) -> Path | None:
 
 
 class LanceDatabase:
-    """Tables by name, for any number of threads. Importing lancedb takes seconds, so the first use does it."""
+    """Tables by name, for any number of threads. Importing lancedb takes seconds, so the first use does it.
 
-    def __init__(self, location: str) -> None:
+    fsync: flushes the file of a descriptor to disk, as `os.fsync`.
+    """
+
+    def __init__(self, location: str, *, fsync: Callable[[int], None] = os.fsync) -> None:
         self.location = location
         self.directory = local_directory(location)
+        self._flusher = Flusher(self.directory, fsync)
         self._lock = threading.Lock()
         self._session: _Session | None = None
         self._closed = False
@@ -56,6 +61,15 @@ class LanceDatabase:
         check_table_name(name)
         return self._submit(lambda session: session.run(name, operation))
 
+    def commit(self, name: str, operation: Callable[[ChunkTable], Awaitable[T]]) -> T:
+        """As `run`, for an operation that writes: what it committed is on disk on return.
+
+        Raises as `run`, and as `Flusher.flush`.
+        """
+        done = self.run(name, operation)
+        self._flusher.flush(name)
+        return done
+
     def dimension(self, name: str) -> int:
         """Dimension of the table's vectors, by memory where that was asked before. Raises as `run`."""
         session = self._session
@@ -63,9 +77,13 @@ class LanceDatabase:
         return self.run(name, _dimension) if known is None or self._closed else known.dimension
 
     def create(self, name: str, dimension: int) -> None:
-        """Make an empty table unless there is one. Raises Conflict: there is one of another dimension."""
+        """Make an empty table unless there is one; it is on disk on return.
+
+        Raises Conflict: there is one of another dimension.
+        """
         check_table_name(name)
         have = self._submit(lambda session: session.create(name, dimension))
+        self._flusher.flush(name)
         if have != dimension:
             raise Conflict(f"vector table {name} exists with {have} dimensions, not {dimension}")
 
@@ -73,6 +91,7 @@ class LanceDatabase:
         """Remove the table and its files, if it is there."""
         check_table_name(name)
         self._submit(lambda session: session.drop(name))
+        self._flusher.forget(name)
 
     def names(self) -> list[str]:
         """Names of all tables."""
@@ -123,6 +142,7 @@ class _Session:
         self.loop = asyncio.new_event_loop()
         self.tables: dict[str, ChunkTable] = {}
         self._location = location
+        self._directory = local_directory(location)
         self._chunk_table = chunk_table
         self._connection: AsyncConnection | None = None
         self._thread = threading.Thread(target=self.loop.run_forever, name="lance", daemon=True)
@@ -195,6 +215,8 @@ class _Session:
     async def _open(self, name: str) -> ChunkTable:
         found = self.tables.get(name)
         if found is None:
+            if self._directory is not None:
+                set_aside_torn_versions(table_directory(self._directory, name))
             found = await self._chunk_table.open(await self.connection(), name)
             while len(self.tables) >= OPEN_TABLES:
                 self.tables.pop(next(iter(self.tables)))

@@ -169,7 +169,7 @@ class Maintainer:
 
     def _maintain(self, name: str) -> list[Step]:
         memory = self._memories.setdefault(name, _Memory())
-        self._database.run(name, lambda table: table.delete_expired(self._now()))
+        self._database.commit(name, lambda table: table.delete_expired(self._now()))
         steps: list[Step] = []
         while not self._stopped.is_set():
             may_rebuild = self._clock() - memory.built_at >= REBUILD_SHARE * memory.build_s
@@ -186,10 +186,10 @@ class Maintainer:
     def _do(self, name: str, step: Step, state: TableState, memory: _Memory) -> None:
         started = self._clock()
         if step == "build":
-            self._database.run(name, lambda table: table.build_index())
+            self._database.commit(name, lambda table: table.build_index())
             memory.built_at = self._clock()
             memory.build_s = memory.built_at - started
-        self._optimize(name)
+        self._database.commit(name, lambda table: table.optimize())
         log.info("vector table %s: %s of %d rows took %.1f s", name, step, state.rows, self._clock() - started)
 
     def _clean_up(self, name: str, memory: _Memory) -> None:
@@ -199,14 +199,14 @@ class Maintainer:
             self._clock() - memory.changed_at >= self._keep_versions.total_seconds()
         )
         if due:
-            self._optimize(name)
+            # What is removed must be replaced by a version that is on disk and that is itself too young to be removed:
+            # `optimize` may first make another, which is on disk only later.
+            self._database.commit(name, lambda table: table.renew())
+            self._database.commit(name, lambda table: table.optimize(self._keep_versions))
             version, memory.changed_at = self._version(name), None
         elif version != memory.version and memory.changed_at is None:
             memory.changed_at = self._clock()
         memory.version = version
-
-    def _optimize(self, name: str) -> None:
-        self._database.run(name, lambda table: table.optimize(self._keep_versions))
 
     def _version(self, name: str) -> int:
         return self._database.run(name, lambda table: table.version())

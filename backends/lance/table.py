@@ -27,6 +27,7 @@ INDEX_NAME = "vector_idx"
 CANDIDATES = 96
 REFINE = 2
 BUILD_CANDIDATES = 150  # LanceDB's default of 300 takes twice as long for the same recall
+KEEP_ALL = timedelta(days=36_500)
 EXACT_FROM = 1000  # so many chunks are found faster, and exactly, by a scan
 
 
@@ -95,9 +96,13 @@ class ChunkTable:
         config = HnswSq(distance_type="cosine", num_partitions=partitions, ef_construction=BUILD_CANDIDATES)
         await self._table.create_index("vector", config=config, name=INDEX_NAME, replace=True)
 
-    async def optimize(self, keep_versions: timedelta) -> None:
+    async def optimize(self, keep_versions: timedelta = KEEP_ALL) -> None:
         """Merge small fragments, add the tail to the index as a part, remove versions older than `keep_versions`."""
         await self._table.optimize(cleanup_older_than=keep_versions)
+
+    async def renew(self) -> None:
+        """Commit the table as it is once more."""
+        await self._table.delete("false")
 
     async def version(self) -> int:
         """Number of the latest commit."""

@@ -31,7 +31,8 @@ class LanceVectorIndex:
     """Vector tables in a directory or object store that any number of threads and processes share.
 
     location: a directory, or a LanceDB URL such as `s3://bucket/prefix`. clock: the time that expiry is judged by.
-    background: keep the tables indexed and compact in a thread; without, only `maintain` does.
+    background: keep the tables indexed and compact in a thread; without, only `maintain` does. fsync: as `os.fsync`;
+    object storage needs none.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class LanceVectorIndex:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         background: bool = True,
+        fsync: Callable[[int], None] = os.fsync,
     ) -> None:
         self._now = clock
         self._new_id = new_id
-        self._database = LanceDatabase(location)
+        self._database = LanceDatabase(location, fsync=fsync)
         self._maintainer = Maintainer(self._database, settings, now=clock)
         if background:
             self._maintainer.start()
@@ -71,7 +73,7 @@ class LanceVectorIndex:
         from backends.lance.rows import to_arrow
 
         arrow = to_arrow([self._new_id() for _ in rows], rows, units)
-        self._database.run(table, lambda found: found.add(arrow))
+        self._database.commit(table, lambda found: found.add(arrow))
 
     def query(
         self,
