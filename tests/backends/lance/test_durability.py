@@ -16,7 +16,7 @@ from backends.config import VectorSettings
 from backends.context import CallContext
 from backends.errors import StackError, StorageFull, Unavailable
 from backends.lance.database import LanceDatabase
-from backends.lance.durability import HINT, Flusher
+from backends.lance.durability import HINT, Flusher, set_aside_torn_versions
 from backends.lance.maintenance import Maintainer
 from backends.lance.vectors import LanceVectorIndex
 from tests.backends.lance.vector_suite import START, Clock, T, chunk, units
@@ -246,6 +246,18 @@ def test_a_table_whose_newest_versions_are_torn_is_what_it_was_before_them(
     told = [record.getMessage() for record in caplog.records if "incomplete" in record.getMessage()]
     assert [f"version {5 - number}" in message for number, message in enumerate(told)] == [True] * count
     assert all(f"back to version {5 - count}" in message for message in told)
+
+
+def test_a_version_that_another_process_commits_in_place_of_the_torn_one_stays(
+    index: LanceVectorIndex, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.insert(HERE, T, [chunk()], units(1))
+    newest = min((table / "_versions").glob("*.manifest"))
+    whole = newest.read_bytes()
+    newest.write_bytes(b"")
+    monkeypatch.setattr("fcntl.flock", lambda descriptor, operation: newest.write_bytes(whole))
+    set_aside_torn_versions(table)
+    assert newest.read_bytes() == whole
 
 
 def test_processes_that_meet_a_torn_version_at_once_lose_nothing_of_each_other(
