@@ -20,6 +20,7 @@ from backends.config import BackendSettings, ProviderSettings
 from backends.context import CallContext
 from backends.stack import open_backends
 from tests.faults.wire import EMBEDDER, Work, ask, master_of, registering, workers_of
+from tests.server.processes import until
 from tests.servers import RunningServer, running
 
 PROFILE = Path(__file__).parent / "profile.yaml"
@@ -70,15 +71,26 @@ def test_a_server_starts_on_a_copy_and_goes_on(tmp_path: Path) -> None:
 
 @contextmanager
 def stopped(server: RunningServer) -> Iterator[None]:
-    """Hold every process of the server for the length of a block."""
+    """Hold every process of the server for the length of a block.
+
+    The signal only asks: until the kernel has stopped every thread some still write, and what is copied would be of
+    different moments.
+    """
     processes = [master_of(server), *workers_of(server)]
     for process in processes:
         os.kill(process, signal.SIGSTOP)
     try:
+        until(lambda: all(map(is_stopped, processes)), "stop of every thread")
         yield
     finally:
         for process in processes:
             os.kill(process, signal.SIGCONT)
+
+
+def is_stopped(process: int) -> bool:
+    """Whether every thread of the process stands still (state T of proc(5))."""
+    states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{process}/task").glob("*/stat")]
+    return set(states) == {"T"}
 
 
 def _vector_db(identifier: str) -> dict[str, object]:
