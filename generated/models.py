@@ -730,7 +730,7 @@ class PostTrainingJobRef(BaseModel):
 
 
 class LogProbConfig(BaseModel):
-    top_k: Annotated[int, Field(ge=0)] = 0
+    top_k: Annotated[int, Field(ge=0, le=20)] = 0
 
 
 SamplingStrategy = TypeAliasType(

@@ -19,6 +19,9 @@ from backends.onnx.sequence import Sequence as Generation
 from backends.onnx.sequence import SequenceEvents
 from generated.models import Message
 
+MAX_LOGPROBS = 20
+"""Tokens reported for each generated one; they are collected between the steps of all sequences."""
+
 
 class TokenStream(Protocol):
     """Text of ids as they come."""
@@ -73,6 +76,11 @@ class Engine:
         if request.response_format is not None:
             raise Unsupported(
                 "response_format is not supported by this model yet; leave it out", where="/response_format"
+            )
+        if request.logprobs > MAX_LOGPROBS:
+            raise BadRequest(
+                f"logprobs of {request.logprobs} tokens were asked for; at most {MAX_LOGPROBS} are told",
+                where="/logprobs/top_k",
             )
         language, sampling = self.language, request.sampling
         ids = self._prompt(request.prompt)

@@ -87,6 +87,10 @@ def changed(**members: Any) -> dict[str, Any]:
         ("ChatCompletionRequest", changed(sampling_params={"strategy": {"type": "best"}})),
         ("ChatCompletionRequest", changed(sampling_params={"strategy": {"type": "top_k", "top_k": 0}})),
         ("ChatCompletionRequest", changed(sampling_params={"strategy": {"type": "top_p", "top_p": 1.5}})),
+        ("ChatCompletionRequest", changed(logprobs={"top_k": 21})),
+        ("CompletionRequest", {"model_id": "m", "content": "x", "logprobs": {"top_k": 21}}),
+        ("BatchCompletionRequest", {"model": "m", "content_batch": ["x"], "logprobs": {"top_k": 21}}),
+        ("BatchChatCompletionRequest", {"model": "m", "messages_batch": [[USER]], "logprobs": {"top_k": 21}}),
         ("ChatCompletionRequest", changed(tool_choice="sometimes")),
         # The gate knows no nulls; the server's rule for them runs before it.
         ("ChatCompletionRequest", changed(tools=None)),

@@ -179,8 +179,16 @@ def test_log_probabilities_are_those_of_the_model(generator: TextGenerator, cont
         assert all(value <= 0 for value in entry.values())
         assert sum(map(np.exp, entry.values())) <= 1 + 1e-6
     assert "".join(next(iter(entry)) for entry in found.logprobs) == found.text, "the chosen token comes first"
-    everything = answer(generator, context, replace(asked(TIPS, 1), logprobs=49_152)).logprobs[0]
-    assert sum(map(np.exp, everything.values())) == pytest.approx(1, abs=1e-2)
+    many = answer(generator, context, replace(asked("The capital of France is", 1), logprobs=20)).logprobs[0]
+    assert 0.5 < sum(map(np.exp, many.values())) <= 1 + 1e-6, "the most likely tokens have most of the probability"
+
+
+def test_more_log_probabilities_than_a_step_has_time_for_are_refused(
+    generator: TextGenerator, context: CallContext
+) -> None:
+    with pytest.raises(BadRequest, match="at most 20") as refusal:
+        generator.generate(context, replace(asked(TIPS, 1), logprobs=21))
+    assert refusal.value.where == "/logprobs/top_k"
 
 
 def test_a_prompt_that_does_not_fit_is_refused_before_any_work(
