@@ -25,6 +25,11 @@ def _messages(content: str) -> bytes:
     return f'{{"model_id":"{LLM}","messages":[{{"role":"user","content":{content}}}]}}'.encode()
 
 
+def _members(count: int) -> bytes:
+    """An object of so many different members and the last of them once more."""
+    return b"{%s,%s}" % (b",".join(b'"%d":0' % number for number in range(count)), b'"%d":0' % (count - 1))
+
+
 BODIES: dict[str, tuple[bytes, int]] = {
     "nothing": (b"", 400),
     "not JSON": (b"{'model_id': 1}", 400),
@@ -36,6 +41,8 @@ BODIES: dict[str, tuple[bytes, int]] = {
     "an integer of a hundred thousand digits": (_messages("9" * 100_000), 400),
     "a number beyond all floats": (_messages("1e400"), 400),
     "a member twice": (b'{"model_id":"a","model_id":"b","messages":[]}', 400),
+    "a member twice among 60 kilobytes": (_members(6_500), 400),
+    "a member twice among a quarter million": (_members(249_000), 400),
     "NaN": (_messages("NaN"), 400),
     "Infinity": (_messages("-Infinity"), 400),
     "a lone surrogate": (_messages('"\\ud800"'), 400),

@@ -68,6 +68,14 @@ def test_what_is_strict_json_is_read(raw: bytes, value: object) -> None:
     assert parse(raw) == value or raw.startswith(b"[[")
 
 
+@pytest.mark.parametrize("members", [4_000, 249_000])
+def test_one_member_given_twice_among_many_is_found_in_one_pass(members: int) -> None:
+    """Compared each with each, a quarter million names would take hours: the test's own timeout."""
+    names = b",".join(b'"%d":0' % number for number in range(members))
+    with pytest.raises(BadRequest, match=f"'{members - 1}' is given twice"):
+        parse(b'{%s,"%d":0}' % (names, members - 1))
+
+
 def test_a_million_messages_are_refused_before_they_are_parsed() -> None:
     raw = b'{"messages":[' + b'{"role":"user","content":""},' * 1_000_000 + b"this is not JSON"
     with pytest.raises(PayloadTooLarge, match="250000 JSON values"):
