@@ -24,7 +24,6 @@ def _refuse(error: InvalidSettings) -> NoReturn:
 
 try:
     _settings = load_settings(environ=os.environ)
-    _settings.check_exposure()
 except InvalidSettings as error:
     _refuse(error)
 configure_logs(_settings.log)
@@ -56,8 +55,10 @@ def on_starting(server: Any) -> None:
     from server.prepare import prepare_state
     from server.serve import check_port
 
-    try:  # with reuse_port a second server on the same port would not fail but share its connections
-        for host, port in (address for address in server.address if isinstance(address, tuple)):
+    addresses = [address for address in server.address if isinstance(address, tuple)]
+    try:
+        _settings.check_exposure(host for host, _ in addresses)  # here, since gunicorn's own options may have moved it
+        for host, port in addresses:  # with reuse_port a second server would not fail but share the connections
             check_port(host, port)
     except InvalidSettings as error:
         _refuse(error)

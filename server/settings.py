@@ -8,22 +8,29 @@ with `__` between its parts: `ONNXSTACK_SERVER__PORT=8080`. `docs/configuration.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from backends.config import BackendSettings, Section
+from backends.config import MEMORY_URL, BackendSettings, Section
 from server.processes import RESERVED
 from server.settings_file import InitialValues, InvalidSettings, SettingsFile, explain, unknown_variables
 
 PREFIX = "ONNXSTACK_"
 DELIMITER = "__"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+
+
+def is_public(host: str) -> bool:
+    """Whether others than this machine can connect to `host`. A name other than `localhost` counts as public."""
+    try:
+        return not ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host != "localhost"
 
 
 class ServerSettings(Section):
@@ -48,14 +55,6 @@ class ServerSettings(Section):
     proxies: tuple[str, ...] = Field(
         ("127.0.0.1",), description="Addresses whose `X-Forwarded-*` headers are believed; `*` believes all."
     )
-
-    @property
-    def is_public(self) -> bool:
-        """Whether others than this machine can connect. A name other than `localhost` counts as public."""
-        try:
-            return not ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return self.host != "localhost"
 
     @property
     def url(self) -> str:
@@ -114,15 +113,6 @@ class AuthSettings(Section):
     def digests(self) -> dict[str, str]:
         """SHA-256 in hex -> name, for every key."""
         return {key.digest: key.name for key in self.keys}
-
-    def principal(self, token: str) -> str | None:
-        """Name of the key that `token` is, or None. Takes the same time for every token."""
-        offered = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-        found: str | None = None
-        for key in self.keys:
-            if hmac.compare_digest(offered, key.digest):
-                found = key.name
-        return found
 
 
 class LimitSettings(Section):
@@ -189,21 +179,38 @@ class Settings(BaseSettings, BackendSettings):
                 f"limits.generations: {self.limits.generations} must be below server.threads ({self.server.threads}),"
                 " or other requests starve"
             )
+        if self.server.workers > 1:
+            self._refuse_state_of_one_process()
         return self
 
-    def check_exposure(self) -> None:
-        """Return if this server may listen where it is told to.
+    def _refuse_state_of_one_process(self) -> None:
+        """Several workers would each keep state of their own: what one stores the others would not know."""
+        workers = f"server.workers: {self.server.workers} workers share no memory"
+        if self.database_url == MEMORY_URL:
+            raise ValueError(f"{workers}; set server.workers: 1, or a database_url other than {MEMORY_URL}")
+        for provider in self.providers:
+            if (provider.api, provider.provider_type) == ("vector_io", "inline::memory"):
+                raise ValueError(
+                    f"{workers}; set server.workers: 1, or a provider_type other than inline::memory for the"
+                    f" vector_io provider {provider.provider_id!r}"
+                )
+
+    def check_exposure(self, hosts: Iterable[str] | None = None) -> None:
+        """Return if this server may listen where it is told to. hosts: where it will listen, if not at `server.host`.
 
         Raises:
             InvalidSettings: for a public address without an API key.
         """
-        if self.server.is_public and not self.auth.keys and not self.auth.allow_unauthenticated_public_bind:
-            raise InvalidSettings(
-                [
-                    f"server.host: {self.server.host} can be reached from other machines, and there is no API key; add"
-                    " one to auth.keys, listen on 127.0.0.1, or set auth.allow_unauthenticated_public_bind: true"
-                ]
-            )
+        if self.auth.keys or self.auth.allow_unauthenticated_public_bind:
+            return
+        problems = [
+            f"server.host: {host or 'every address'} can be reached from other machines, and there is no API key; add"
+            " one to auth.keys, listen on 127.0.0.1, or set auth.allow_unauthenticated_public_bind: true"
+            for host in ([self.server.host] if hosts is None else hosts)
+            if is_public(host)
+        ]
+        if problems:
+            raise InvalidSettings(problems)
 
     @property
     def backends(self) -> BackendSettings:

@@ -182,15 +182,19 @@ def test_no_key_and_no_content_gets_into_the_log_an_error_or_the_metrics(locked:
     assert [name for name, canary in canaries.items() if canary in everything] == []
 
 
-def test_bare_gunicorn_does_not_listen_in_public_without_a_key(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["setting", "option", "GUNICORN_CMD_ARGS"])
+def test_bare_gunicorn_does_not_listen_in_public_without_a_key(tmp_path: Path, how: str) -> None:
     """`onnxstack serve`: tests/server/test_cli.py."""
     port = free_port()
+    option = f"--bind=0.0.0.0:{port}"
+    options = [option] if how == "option" else []
     started = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-c", "python:server.gunicorn_conf", "server.main:app()"],
+        [sys.executable, "-m", "gunicorn", "-c", "python:server.gunicorn_conf", *options, "server.main:app()"],
         cwd=ROOT,
         env={
             "PATH": "/usr/bin:/bin",
-            "ONNXSTACK_SERVER__HOST": "0.0.0.0",
+            "ONNXSTACK_SERVER__HOST": "0.0.0.0" if how == "setting" else "127.0.0.1",
+            "GUNICORN_CMD_ARGS": option if how == "GUNICORN_CMD_ARGS" else "",
             "ONNXSTACK_SERVER__PORT": str(port),
             "ONNXSTACK_DATA_DIR": str(tmp_path),
             "ONNXSTACK_CONFIG": str(PROFILES / "memory.yaml"),
