@@ -49,7 +49,10 @@ class NullRule:
         for name, member in value.items():
             if isinstance(member, str) and member in self.older_names:
                 for branch in branches:
-                    value[name] = branch.get("properties", {}).get(name, {}).get("x-accepts", {}).get(member, member)
+                    accepted = branch.get("properties", {}).get(name, {}).get("x-accepts", {})
+                    if member in accepted:
+                        value[name] = accepted[member]
+                        break
             elif isinstance(member, dict | list):
                 for branch in branches:
                     schema = branch.get("properties", {}).get(name, branch.get("additionalProperties"))

@@ -89,6 +89,14 @@ def test_the_role_of_tool_messages_may_have_its_older_name() -> None:
         assert found == {**message, "role": "tool"}
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_older_name_is_replaced_whichever_alternative_accepts_it(turned: bool) -> None:
+    accepting = {"type": "object", "properties": {"mode": {"type": "string", "x-accepts": {"old": "new"}}}}
+    free = {"type": "object", "properties": {"mode": {"type": "string"}}}
+    rule = NullRule({"Thing": {"anyOf": [free, accepting] if turned else [accepting, free]}})
+    assert rule.drop("Thing", {"mode": "old"}) == {"mode": "new"}
+
+
 @pytest.mark.parametrize("role", ["ipython ", "python", ["ipython"], {"ipython": 1}, 1])
 def test_no_other_name_of_a_value_is_taken(role: object) -> None:
     rule = NullRule(read_generated_json("schemas.json")["$defs"])
