@@ -24,7 +24,6 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LIVENESS = "/livez"
-READINESS = "/readyz"
 _STOPPING = Unavailable("the server is stopping; send the request again", retry_after_s=2.0)
 _STREAMS = [
     (re.compile(re.sub(r"\{[^}]*\}", "[^/]+", operation.path)), operation)

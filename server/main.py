@@ -124,8 +124,5 @@ def registered_models(backends: Backends) -> list[tuple[str, str]]:
     """`(identifier, model_type)`, generators first."""
     from backends.context import CallContext
 
-    found = [
-        (resource.identifier, str(resource.body.get("model_type", "llm")))
-        for resource in backends.store.list(CallContext(request_id="start"), "model")
-    ]
+    found = [(model.identifier, model.model_type) for model in backends.models.list(CallContext(request_id="start"))]
     return sorted(found, key=lambda model: model[1] != "llm")

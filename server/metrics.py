@@ -36,7 +36,7 @@ REQUESTS_RUNNING = Gauge(
     "onnxstack_http_requests_running", "HTTP requests being answered.", multiprocess_mode="livesum"
 )
 STREAMS_RUNNING = Gauge(
-    "onnxstack_streams_running", "SSE and jsonl answers being sent.", ("operation",), multiprocess_mode="livesum"
+    "onnxstack_streams_running", "Server-sent event streams being sent.", ("operation",), multiprocess_mode="livesum"
 )
 GENERATIONS_RUNNING = Gauge(
     "onnxstack_generations_running", "Generations admitted and not finished.", multiprocess_mode="livesum"
