@@ -66,7 +66,7 @@ def completion(
 
 def embeddings(call: Call, body: m.EmbeddingsRequest) -> m.EmbeddingsResponse:
     """One unit vector for each of the contents, in their order."""
-    embedder, model, _ = call.backends.models.embedder(call.context, body.model_id)
+    embedder, model, *_ = call.backends.models.embedder(call.context, body.model_id)
     texts = tuple(text_of(content, where=f"/contents/{i}") for i, content in enumerate(body.contents))
     result = embedder.embed(call.context, EmbedRequest(model, texts))
     return m.EmbeddingsResponse(embeddings=result.vectors().tolist())

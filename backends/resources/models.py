@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from backends.context import CallContext
 from backends.errors import BadRequest, Conflict, UnknownReference
 from backends.inference import ModelLimits
@@ -12,6 +14,15 @@ from backends.resources.rules import name_some
 from generated.models import Model, ModelType, RegisterModelRequest
 
 DIMENSION = "embedding_dimension"
+
+
+class EmbeddingModel(NamedTuple):
+    """What makes vectors. name: the provider's; dimension: the size of the vectors."""
+
+    embedder: Embedder
+    name: str
+    dimension: int
+    provider_id: str
 
 
 class Models:
@@ -65,14 +76,15 @@ class Models:
         provider, resource = self._running(context, model_id, "llm", where)
         return _generator(provider), resource.provider_resource_id
 
-    def embedder(self, context: CallContext, model_id: str, *, where: str = "/model_id") -> tuple[Embedder, str, int]:
-        """What runs an embedding model, the provider's name of it and the size of its vectors.
+    def embedder(self, context: CallContext, model_id: str, *, where: str = "/model_id") -> EmbeddingModel:
+        """What runs an embedding model.
 
         Raises:
             UnknownReference: no such model. BadRequest: it is an LLM.
         """
         provider, resource = self._running(context, model_id, "embedding", where)
-        return _embedder(provider), resource.provider_resource_id, int(resource.body["metadata"][DIMENSION])
+        dimension = int(resource.body["metadata"][DIMENSION])
+        return EmbeddingModel(_embedder(provider), resource.provider_resource_id, dimension, provider.provider_id)
 
     def _resource(self, request: RegisterModelRequest) -> Resource:
         model_type: ModelType = request.model_type or "llm"

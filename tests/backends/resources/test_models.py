@@ -110,8 +110,9 @@ def test_calls_reach_the_provider_under_its_own_name_of_the_model(closed_shop: M
     closed_shop.register(context, request("vec", provider_model_id="embed-1", model_type="embedding"))
     generator, name = closed_shop.generator(context, "talk")
     assert (type(generator), name) == (MemoryTextGenerator, "llm-1")
-    embedder, name, dimension = closed_shop.embedder(context, "vec")
+    embedder, name, dimension, provider_id = closed_shop.embedder(context, "vec")
     assert (type(embedder), name, dimension) == (MemoryEmbedder, "embed-1", 8)
+    assert provider_id == closed_shop.get(context, "vec").provider_id  # type: ignore[union-attr]
 
 
 def test_an_unknown_model_in_a_call_is_answered_with_the_registered_ones(

@@ -26,7 +26,7 @@ def insert_one(stack: Backends, context: CallContext, vector_db_id: str = "db") 
     db = stack.vector_dbs.open(context, vector_db_id)
     vector = np.zeros((1, db.dimension), np.float32)
     vector[0, 0] = 1
-    db.index.insert(context, db.table, [VectorChunk("text", {})], vector)
+    stack.vector_dbs.insert(context, db, [VectorChunk("text", {})], vector)
 
 
 def table_of(store: ResourceStore, context: CallContext, vector_db_id: str = "db") -> str:
@@ -167,6 +167,170 @@ def test_a_db_whose_embedding_model_is_gone_or_has_another_size_says_so(stack: B
         Conflict, match=r"'db' holds vectors of 384 dimensions, its embedding model 'embed' now makes 99"
     ):
         stack.vector_dbs.open(context, "db")
+
+
+def embed_is(stack: Backends, context: CallContext, provider_model_id: str) -> None:
+    """Let the name "embed" stand for this model of the provider."""
+    stack.models.register(
+        context,
+        RegisterModelRequest(model_id="embed", model_type="embedding", provider_model_id=provider_model_id),
+    )
+
+
+def test_a_db_with_chunks_is_not_opened_for_another_embedding_model_of_the_same_size_and_name(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    stack.vector_dbs.register(context, request())
+    insert_one(stack, context)
+    embed_is(stack, context, "other")
+    with pytest.raises(Conflict, match=r"384 dimensions, 'embed' of provider.*384 dimensions, 'other' of") as refused:
+        stack.vector_dbs.open(context, "db", where="/here")
+    assert refused.value.where == "/here"
+    with pytest.raises(Conflict, match="unregister it before"):
+        stack.vector_dbs.register(context, request())
+    embed_is(stack, context, "embed")
+    assert index.count(context, stack.vector_dbs.open(context, "db").table) == 1
+
+
+def test_an_empty_db_follows_its_embedding_model_into_a_new_table(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    registered = stack.vector_dbs.register(context, request())
+    old = table_of(stack.store, context)
+    embed_is(stack, context, "other")
+    db = stack.vector_dbs.open(context, "db")
+    assert (db.model, db.table) == ("other", table_of(stack.store, context))
+    assert db.table != old
+    assert list(stack.store.unclaimed()) == []
+    assert stack.vector_dbs.get(context, "db") == registered
+    insert_one(stack, context)
+    embed_is(stack, context, "embed")
+    with pytest.raises(Conflict, match="'db' holds 1 chunks"):
+        stack.vector_dbs.open(context, "db")
+
+
+def test_a_shared_db_does_not_follow_the_embedding_model_of_one_key(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    stack.vector_dbs.register(context, request())
+    before = table_of(stack.store, context)
+    alice = CallContext(request_id="a", owner="alice")
+    embed_is(stack, alice, "hers")
+    with pytest.raises(Conflict, match="'db' is shared by all keys"):
+        stack.vector_dbs.open(alice, "db")
+    assert stack.vector_dbs.open(context, "db").table == before
+
+
+def test_a_row_that_does_not_say_which_model_made_its_vectors_is_opened_as_it_is(
+    stack: Backends, context: CallContext, index: VectorIndex
+) -> None:
+    stack.vector_dbs.register(context, request())
+    insert_one(stack, context)
+    row = stack.store.get(context, "vector_db", "db")
+    assert row is not None
+    body = {"embedding_model": "embed", "embedding_dimension": 384}
+    assert row.body.items() > body.items()
+    stack.store.put(context, replace(row, body=body))
+    embed_is(stack, context, "other")
+    assert stack.vector_dbs.open(context, "db").model == "other"
+    stack.vector_dbs.register(context, request())
+    embed_is(stack, context, "embed")
+    with pytest.raises(Conflict, match="'db' holds 1 chunks"):
+        stack.vector_dbs.open(context, "db")
+
+
+@pytest.mark.parametrize("key", ["", "alice"])
+def test_an_insert_into_a_db_that_is_about_to_be_replaced_keeps_it(
+    stack: Backends, context: CallContext, index: VectorIndex, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    before = stack.vector_dbs.register(context, request())
+    caller = replace(context, owner=key)
+    counted, original = itertools.count(), index.count
+
+    def count_then_insert(*arguments: Any) -> int:
+        found = original(*arguments)
+        if next(counted) == 1:  # the announcement is out: nobody looks into the table after this
+            insert_one(stack, caller)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index, "count", count_then_insert)
+        with pytest.raises(Conflict, match="'db' holds 1 chunks"):
+            stack.vector_dbs.register(context, request(model="embed-2"))
+    assert stack.vector_dbs.get(context, "db") == before
+    assert index.count(context, table_of(stack.store, context)) == 1
+    assert index.tables() == [table_of(stack.store, context)]
+
+
+def test_an_insert_between_the_first_look_and_the_announcement_keeps_the_db(
+    stack: Backends, context: CallContext, index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stack.vector_dbs.register(context, request())
+    original = index.create
+
+    def create_and_insert(*arguments: Any) -> None:
+        original(*arguments)
+        insert_one(stack, context)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index, "create", create_and_insert)
+        with pytest.raises(Conflict, match="'db' holds 1 chunks"):
+            stack.vector_dbs.register(context, request(model="embed-2"))
+    assert stack.vector_dbs.get(context, "db") == before
+    assert index.count(context, table_of(stack.store, context)) == 1
+    assert index.tables() == [table_of(stack.store, context)]
+
+
+@pytest.mark.parametrize(("change", "fate"), [("replace", "replaced"), ("remove", "removed")])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_insert_into_a_table_that_is_given_up_meanwhile_is_not_acknowledged(
+    stack: Backends,
+    context: CallContext,
+    index: VectorIndex,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    fate: str,
+    when: str,
+) -> None:
+    stack.vector_dbs.register(context, request())
+    original = index.insert
+
+    def give_up() -> None:
+        stack.vector_dbs.unregister(context, "db")
+        if change == "replace":
+            stack.vector_dbs.register(context, request())
+
+    def insert(*arguments: Any) -> None:
+        if when == "before":
+            give_up()
+        original(*arguments)
+        if when == "after":
+            give_up()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index, "insert", insert)
+        with pytest.raises(Conflict, match=f"'db' was {fate} while inserting; send again"):
+            insert_one(stack, context)
+
+
+def test_a_replacement_that_was_killed_half_way_does_not_stop_inserts(
+    stack: Backends, context: CallContext, index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.vector_dbs.register(context, request())
+    counted, original = itertools.count(), index.count
+
+    def die(*arguments: Any) -> int:
+        if next(counted) == 1:
+            raise Killed
+        return original(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index, "count", die)
+        with pytest.raises(Killed):
+            stack.vector_dbs.register(context, request(model="embed-2"))
+    insert_one(stack, context)
+    insert_one(stack, context)
+    assert index.count(context, table_of(stack.store, context)) == 2
 
 
 def test_many_that_register_the_same_db_at_once_leave_one_table(
