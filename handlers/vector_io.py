@@ -29,12 +29,12 @@ def insert_chunks(call: Call, body: m.InsertChunksRequest) -> None:
         VectorChunk(
             content=_CONTENT.dump_python(chunk.content, mode="json"),
             metadata=chunk.metadata,
-            document_id=str(chunk.metadata.get("document_id", "")),
+            document_id=_document_id(chunk.metadata),
             expires_at=expires_at,
         )
         for chunk in body.chunks
     ]
-    db.index.insert(call.context, db.table, chunks, vectors)
+    call.backends.vector_dbs.insert(call.context, db, chunks, vectors)
 
 
 def query_chunks(call: Call, body: m.QueryChunksRequest) -> m.QueryChunksResponse:
@@ -52,9 +52,16 @@ def query_chunks(call: Call, body: m.QueryChunksRequest) -> m.QueryChunksRespons
     )
 
 
+def _document_id(metadata: JsonObject) -> str:
+    document_id = metadata.get("document_id")
+    return "" if document_id is None else str(document_id)
+
+
 def _query_limits(params: JsonObject) -> tuple[int, float | None]:
-    """`max_chunks` (default 3) and `score_threshold` (default none) of the free `params` object."""
-    max_chunks = params.get("max_chunks", DEFAULT_MAX_CHUNKS)
+    """`max_chunks` (default 3) and `score_threshold` (default none) of the free `params`; null is the default."""
+    max_chunks = params.get("max_chunks")
+    if max_chunks is None:
+        max_chunks = DEFAULT_MAX_CHUNKS
     if isinstance(max_chunks, bool) or not isinstance(max_chunks, int) or max_chunks < 1:
         raise BadRequest("max_chunks must be an integer of at least 1", where="/params/max_chunks")
     threshold = params.get("score_threshold")

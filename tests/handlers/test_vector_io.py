@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backends.errors import BadRequest, UnknownReference, Unsupported
+from backends.inference import EmbedRequest
 from generated import models as m
 from handlers import models, vector_dbs, vector_io
 from handlers.call import Call
@@ -54,7 +55,7 @@ def test_three_chunks_are_the_default(filled: Call) -> None:
     assert len(query(filled, "more").chunks) == 3
 
 
-@pytest.mark.parametrize("value", [0, -1, "2", 1.5, True, None])
+@pytest.mark.parametrize("value", [0, -1, "2", 1.5, True])
 def test_a_wrong_max_chunks_is_refused_by_name(filled: Call, value: object) -> None:
     with pytest.raises(BadRequest, match="max_chunks") as caught:
         query(filled, "x", max_chunks=value)
@@ -64,6 +65,25 @@ def test_a_wrong_max_chunks_is_refused_by_name(filled: Call, value: object) -> N
 def test_a_wrong_score_threshold_is_refused_by_name(filled: Call) -> None:
     with pytest.raises(BadRequest, match="score_threshold"):
         query(filled, "x", score_threshold="high")
+
+
+def test_null_limits_are_as_if_they_were_not_given(filled: Call) -> None:
+    insert(filled, m.Chunk(content="more", metadata={}))
+    assert len(query(filled, "more", max_chunks=None, score_threshold=None).chunks) == 3
+
+
+@pytest.mark.parametrize(
+    ("metadata", "stored"),
+    [({}, ""), ({"document_id": None}, ""), ({"document_id": 7}, "7"), ({"document_id": "a"}, "a")],
+)
+def test_a_document_id_is_stored_as_text_and_none_as_none(
+    filled: Call, metadata: dict[str, object], stored: str
+) -> None:
+    insert(filled, m.Chunk(content="copper", metadata=metadata))
+    db = filled.backends.vector_dbs.open(filled.context, DB)
+    vector = db.embedder.embed(filled.context, EmbedRequest(db.model, ("copper",))).vectors()[0]
+    [hit] = db.index.query(filled.context, db.table, vector, max_chunks=1)
+    assert (hit.chunk.content, hit.chunk.document_id) == ("copper", stored)
 
 
 def test_content_items_come_back_as_they_were(filled: Call) -> None:
