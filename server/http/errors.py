@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from werkzeug.exceptions import HTTPException as WerkzeugException
@@ -179,10 +180,35 @@ def report(error: BaseException) -> Problem:
     """The answer for `error`, logged when the fault is ours."""
     problem = problem_of(error)
     if problem.status == 500:
-        log.error("request failed: %s", type(error).__name__, exc_info=error)
+        log.error("request failed: %s", type(error).__name__, exc_info=_without_input(error))
     elif problem.status in (503, 504, 507):
         log.warning("request refused with %d: %s", problem.status, problem.detail)
     return problem
+
+
+class _Invalid(Exception):
+    """Stands in the log for a ValidationError, whose text repeats what a client sent."""
+
+
+def _without_input(error: BaseException, done: dict[int, BaseException] | None = None) -> BaseException:
+    """`error` for the log: each ValidationError among it and its causes says where and what kind, not the value.
+
+    done: what was made of the errors seen so far, by `id`: one may be both cause and context of another.
+    """
+    done = {} if done is None else done
+    if id(error) in done:
+        return done[id(error)]
+    safe = error
+    if isinstance(error, ValidationError):
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        text = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['type']}" for fault in faults)
+        safe = _Invalid(f"{error.title}: {text}").with_traceback(error.__traceback__)
+    done[id(error)] = safe
+    cause, context, suppressed = error.__cause__, error.__context__, error.__suppress_context__
+    safe.__cause__ = _without_input(cause, done) if cause is not None else None
+    safe.__context__ = _without_input(context, done) if context is not None else None
+    safe.__suppress_context__ = suppressed
+    return safe
 
 
 def _detail(error: StackError) -> str:

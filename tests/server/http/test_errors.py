@@ -6,10 +6,12 @@ import json
 import logging
 
 import pytest
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from werkzeug.exceptions import BadRequest as WerkzeugBadRequest
 
 from backends import errors
+from generated.models import CompletionRequest
 from generated.operations import OPERATIONS
 from server.http.errors import STATUSES, error_event, problem_of
 
@@ -102,6 +104,29 @@ def test_an_unexpected_exception_says_nothing_of_itself(serve, caplog) -> None:
     assert answer.headers["x-should-retry"] == "false"
     assert "canary" in caplog.text, "the log has the cause"
     assert document["error"]["code"] == "internal_error"
+
+
+@pytest.mark.parametrize("how", ["itself", "as a cause", "as a context"])
+def test_the_log_of_a_500_has_the_fault_of_a_wrong_value_but_not_the_value(serve, caplog, how: str) -> None:
+    body = {"model_id": 1, "content": {"type": "text", "text": ["the canary"]}}
+
+    def handler(call):
+        try:
+            CompletionRequest.model_validate(body)
+        except ValidationError as error:
+            if how == "as a cause":
+                raise RuntimeError("outer") from error
+            if how == "as a context":
+                raise RuntimeError("outer")  # noqa: B904 - the case
+            raise
+
+    server = serve(handlers={"list_models": handler})
+    with caplog.at_level(logging.DEBUG):
+        answer = server.client.get("/v1/models")
+    assert_problem(500, answer.headers, answer.content)
+    assert "canary" not in answer.text + caplog.text
+    assert "model_id: string_type" in caplog.text and "in handler" in caplog.text
+    assert ("RuntimeError: outer" in caplog.text) == (how != "itself")
 
 
 def test_a_result_that_the_contract_does_not_have_is_a_500(serve) -> None:
