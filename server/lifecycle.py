@@ -1,4 +1,5 @@
-"""Serving, draining, ending: the outermost ASGI layer of a worker, which knows every request that runs.
+"""Serving, draining, ending: the ASGI layer that knows every request that runs. It lies within `Requests`, so that what
+it refuses has an id, an access line and metrics like every other answer.
 
 While draining, readiness says 503 and new work is refused with 503; what runs goes on. `end_running` answers what is
 left: a request whose answer has not begun gets a 503, a stream gets a last error event, and the application sees a
@@ -9,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 from backends.errors import Unavailable
 from generated.operations import OPERATIONS, Operation
-from server.http.errors import Problem, error_event, problem_of
+from server.http.errors import error_event, problem_of
+from server.http.request_context import state_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -41,13 +43,13 @@ class Lifecycle:
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] == LIVENESS:
+        if scope["path"] == LIVENESS:
             await self._app(scope, receive, send)
             return
         if self.draining:
-            await _refuse(send)
+            await _refuse(scope, send)
             return
-        request = _Running(scope["path"], receive, send)
+        request = _Running(scope, receive, send)
         self._running.add(request)
         try:
             await self._app(scope, request.receive, request.send)
@@ -70,8 +72,8 @@ class Lifecycle:
 class _Running:
     """One request: lets messages through until it is ended."""
 
-    def __init__(self, path: str, receive: Receive, send: Send) -> None:
-        self._path = path
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._media = ""
@@ -107,8 +109,8 @@ class _Running:
             return
         self._ended.set()
         if self._state == "waiting":
-            await _refuse(self._send)
-        elif self._media == "text/event-stream" and (operation := _streaming(self._path)) is not None:
+            await _refuse(self._scope, self._send)
+        elif self._media == "text/event-stream" and (operation := _streaming(self._scope["path"])) is not None:
             event = error_event(operation, problem_of(_STOPPING))
             await self._send({"type": "http.response.body", "body": event, "more_body": False})
         # Any other answer that has begun is left to be cut: its length is promised, or a half one would look whole.
@@ -119,10 +121,7 @@ def _streaming(path: str) -> Operation | None:
     return next((operation for pattern, operation in _STREAMS if pattern.fullmatch(path)), None)
 
 
-async def _refuse(send: Send) -> None:
+async def _refuse(scope: Scope, send: Send) -> None:
     problem = problem_of(_STOPPING)
-    headers = {**problem.headers, "connection": "close"}
-    request_id = str(uuid.uuid4())
-    await Problem(problem.status, problem.detail, problem.code, {**headers, "x-request-id": request_id}).send(
-        send, request_id
-    )
+    problem = replace(problem, headers={**problem.headers, "connection": "close"})
+    await problem.send(send, state_of(scope).request_id)

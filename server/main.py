@@ -23,23 +23,26 @@ if TYPE_CHECKING:
 class StackApplication:
     """An ASGI application with the backends behind it. `server/worker.py` drains and closes it.
 
-    header_timeout_s: what the worker's HTTP protocol allows a client for its request headers.
+    lifecycle: the layer of `http` that drains. header_timeout_s: what the worker's HTTP protocol allows a client for
+    its request headers.
     """
 
     def __init__(
         self,
         http: ASGIApp,
+        lifecycle: Lifecycle,
         models: Callable[[], Sequence[tuple[str, str]]],
         close: Callable[[], None],
         header_timeout_s: float = 15.0,
     ) -> None:
         self.header_timeout_s = header_timeout_s
-        self._lifecycle = Lifecycle(http)
+        self._http = http
+        self._lifecycle = lifecycle
         self._models = models
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._lifecycle(scope, receive, send)
+        await self._http(scope, receive, send)
 
     def models(self) -> Sequence[tuple[str, str]]:
         """`(identifier, model_type)` of every registered model."""
@@ -92,7 +95,9 @@ def build(settings: Settings) -> StackApplication:
         http.close()
         backends.close()
 
-    return StackApplication(http, lambda: registered_models(backends), close, settings.limits.header_timeout_s)
+    return StackApplication(
+        http, http.lifecycle, lambda: registered_models(backends), close, settings.limits.header_timeout_s
+    )
 
 
 def http_options(settings: Settings) -> HttpOptions:

@@ -28,6 +28,7 @@ from server.http.paths import CleanPaths
 from server.http.probes import LIVENESS, Probes
 from server.http.request_context import CallContexts, NoObserver, Observer, Requests
 from server.http.routes import Methods, RouteTable
+from server.lifecycle import Lifecycle
 
 
 class Handler(Protocol):
@@ -37,9 +38,10 @@ class Handler(Protocol):
 
 
 class HttpApplication:
-    """ASGI 3. Answers HTTP; completes lifespan; `close` ends its threads."""
+    """ASGI 3. Answers HTTP; completes lifespan; `lifecycle` drains and ends requests; `close` ends its threads."""
 
-    def __init__(self, app: ASGIApp, admission: Admission, probes: Probes) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, admission: Admission, probes: Probes) -> None:
+        self.lifecycle = lifecycle
         self._app = app
         self._admission = admission
         self._probes = probes
@@ -100,7 +102,7 @@ def create_app(
     app = CleanPaths(app)
     app = CallContexts(app, options)
     app = Authentication(app, options.api_keys, frozenset({LIVENESS}))
-    app = Problems(app)
+    app = lifecycle = Lifecycle(Problems(app))
     if options.cors_origins:
         app = CORSMiddleware(
             app,
@@ -111,7 +113,7 @@ def create_app(
             expose_headers=["x-request-id", "retry-after", "x-should-retry"],
             max_age=options.cors_max_age_s,
         )
-    return HttpApplication(Requests(app, observer), admission, probes)
+    return HttpApplication(Requests(app, observer), lifecycle, admission, probes)
 
 
 def handler_of(operation: Operation) -> Handler:

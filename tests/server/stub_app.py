@@ -7,12 +7,12 @@ import json
 import os
 from typing import Any
 
+from server.http.request_context import NoObserver, Requests
+from server.lifecycle import Lifecycle
 from server.main import StackApplication
 
 
 async def _http(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] != "http":
-        return
     path = scope["path"]
     media = "text/event-stream" if path == "/v1/inference/completion" else "application/json"
     headers = [(b"content-type", media.encode()), (b"x-pid", str(os.getpid()).encode())]
@@ -36,4 +36,11 @@ async def _gone(receive: Any) -> None:
 
 
 def app() -> StackApplication:
-    return StackApplication(_http, lambda: [("stub", "llm")], lambda: print("backends closed", flush=True))
+    lifecycle = Lifecycle(_http)
+    requests = Requests(lifecycle, NoObserver())
+
+    async def http(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await requests(scope, receive, send)
+
+    return StackApplication(http, lifecycle, lambda: [("stub", "llm")], lambda: print("backends closed", flush=True))

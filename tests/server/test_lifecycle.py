@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+from server.http.request_context import NoObserver, Requests
 from server.lifecycle import Lifecycle
 
 
@@ -52,7 +53,7 @@ class Application:
 async def _end(media: str | None) -> tuple[Client, Application]:
     inner = Application(media)
     app, client = Lifecycle(inner), Client()
-    task = asyncio.create_task(app(client.scope, client.receive, client.send))
+    task = asyncio.create_task(Requests(app, NoObserver())(client.scope, client.receive, client.send))
     await asyncio.wait_for(inner.entered.wait(), 5)
     if media is not None:
         await asyncio.wait_for(client.begun.wait(), 5)
@@ -103,7 +104,7 @@ def test_while_draining_readiness_and_new_work_are_refused_and_liveness_is_not()
             if drain:
                 app.start_drain()
             client = Client(path)
-            await app(client.scope, client.receive, client.send)
+            await Requests(app, NoObserver())(client.scope, client.receive, client.send)
             assert (path, client.sent[0]["status"]) == (path, status)
 
     asyncio.run(run())
