@@ -71,6 +71,11 @@ class Providers:
         """All providers, by API."""
         return [provider for by_id in self._providers.values() for provider in by_id.values()]
 
+    def require(self, api: ApiName) -> None:
+        """Return if the API has a provider. Raises NoProvider."""
+        if not self._providers[api]:
+            raise NoProvider(api)
+
     def types(self, api: ApiName) -> Sequence[str]:
         """The types that serve an API, each once."""
         return sorted({provider.provider_type for provider in self._providers[api].values()})
@@ -81,9 +86,8 @@ class Providers:
         Raises:
             NoProvider: the API has none. BadRequest: it has no such one, or several and no default.
         """
+        self.require(api)
         by_id = self._providers[api]
-        if not by_id:
-            raise NoProvider(api)
         known = ", ".join(f"`{known_id}`" for known_id in by_id)
         chosen = provider_id if provider_id is not None else self._defaults.get(api)
         if chosen is None:

@@ -62,14 +62,18 @@ class Registry:
         return resource
 
     def existing(self, context: CallContext, identifier: str) -> Resource:
-        """The resource that a path names. Raises NotFound."""
+        """The resource that a path names. Raises NotFound, and NoProvider where there can be none."""
         resource = self.get(context, identifier)
         if resource is None:
-            raise self._not_found(identifier)
+            raise self.missing(identifier)
         return resource
 
     def own(self, context: CallContext, identifier: str) -> Resource:
-        """The resource that a path names to remove it. Raises NotFound, and Forbidden for one shared by all keys."""
+        """The resource that a path names to remove it.
+
+        Raises:
+            NotFound. NoProvider: nor can there be one. Forbidden: it is shared by all keys.
+        """
         resource = self.get(context, identifier, own=True)
         if resource is not None:
             return resource
@@ -78,9 +82,11 @@ class Registry:
                 f"{self.noun} {identifier!r} is shared by all keys; with isolation per_key a key removes only its own",
                 where=self.parameter,
             )
-        raise self._not_found(identifier)
+        raise self.missing(identifier)
 
-    def _not_found(self, identifier: str) -> NotFound:
+    def missing(self, identifier: str) -> NotFound:
+        """The error for a path that names none. Raises NoProvider: the API has none, so nothing was ever registered."""
+        self.providers.require(self.api)
         return NotFound(f"{self.noun} {identifier!r} not found", where=self.parameter)
 
     def remove(self, context: CallContext, identifier: str) -> None:

@@ -20,6 +20,7 @@ class ToolGroups:
     def __init__(self, store: ResourceStore, providers: Providers) -> None:
         self._registry = Registry(store, providers, "tool_group", "tool_runtime", "tool group", "toolgroup_id")
         self._store = store
+        self._providers = providers
 
     def register(self, context: CallContext, request: RegisterToolGroupRequest) -> ToolGroup:
         """Insert or replace the group together with the tools its provider lists now; tools that are gone go.
@@ -64,9 +65,10 @@ class ToolGroups:
         return [_tool(resource) for resource in self._tools(context, toolgroup_id)]
 
     def tool(self, context: CallContext, name: str) -> Tool:
-        """Raises NotFound."""
+        """Raises NotFound, NoProvider."""
         resource = self._store.get(context, "tool", name)
         if resource is None:
+            self._providers.require("tool_runtime")
             raise NotFound(f"tool {name!r} not found", where="tool_name")
         return _tool(resource)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,27 @@ def test_a_kind_whose_api_has_no_provider_says_which(tmp_path: Path, context: Ca
     stack = open_backends(settings_of(tmp_path, "memory://", apis=("inference", "tool_runtime")))
     with pytest.raises(NoProvider, match=f"^no provider configured for {api}$"):
         getattr(stack, kind).register(context, request(kind))
+    stack.close()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda stack, context: stack.datasets.unregister(context, "x"),
+        lambda stack, context: stack.models.unregister(context, "x"),
+        lambda stack, context: stack.vector_dbs.unregister(context, "x"),
+        lambda stack, context: stack.tool_groups.unregister(context, "x"),
+        lambda stack, context: stack.tool_groups.get(context, "x"),
+        lambda stack, context: stack.tool_groups.tool(context, "x"),
+    ],
+    ids=["dataset", "model", "vector_db", "tool_group", "get_tool_group", "get_tool"],
+)
+def test_without_a_provider_an_unknown_id_is_answered_with_what_is_missing(
+    tmp_path: Path, context: CallContext, use: Callable[[Backends, CallContext], object]
+) -> None:
+    stack = open_backends(settings_of(tmp_path, "memory://", apis=()))
+    with pytest.raises(NoProvider, match=r"^no provider configured for \w+$"):
+        use(stack, context)
     stack.close()
 
 
