@@ -95,10 +95,14 @@ def open_database(url: str) -> Database:
     """
     state = check(url)
     database = Database(url)
-    if state.status == "empty" or (state.status == "behind" and database.dialect == "sqlite"):
-        upgrade(url)
-    elif state.status != "current":
-        raise Unavailable(str(state), retry_after_s=None)
+    try:
+        if state.status == "empty" or (state.status == "behind" and database.dialect == "sqlite"):
+            upgrade(url)
+        elif state.status != "current":
+            raise Unavailable(str(state), retry_after_s=None)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 

@@ -14,6 +14,7 @@ from backends.context import CallContext
 from backends.errors import Unavailable
 from backends.ports import Resource
 from backends.store import Database, SqlResourceStore, check, migrate, open_database, upgrade
+from backends.store.engine import PoolSettings
 from backends.store.schema import metadata
 from tests.backends.postgres import PostgresServer
 from tests.backends.processes import run_at_once
@@ -95,6 +96,37 @@ def test_a_database_of_a_newer_release_is_refused_with_both_revisions_and_left_a
     newer = SqlResourceStore(open_database(database_url))
     assert newer.list(context, "model") == [KEPT]
     newer.close()
+
+
+def test_a_database_that_is_refused_or_cannot_be_upgraded_is_not_left_open(
+    tmp_path: Path, next_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Database] = []
+    closed: list[Database] = []
+
+    class Recorded(Database):
+        def __init__(self, url: str, pool: PoolSettings | None = None) -> None:
+            super().__init__(url, pool)
+            opened.append(self)
+
+        def close(self) -> None:
+            super().close()
+            closed.append(self)
+
+    monkeypatch.setattr(migrate, "Database", Recorded)
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    working = next_release.read_text()
+    next_release.write_text(working + "    raise RuntimeError('half-way')\n")
+    with pytest.raises(RuntimeError, match="half-way"):
+        open_database(url)
+    assert opened and set(closed) == set(opened)
+    next_release.write_text(working)
+    open_database(url).close()
+    monkeypatch.undo()
+    monkeypatch.setattr(migrate, "Database", Recorded)
+    with pytest.raises(Unavailable, match="at revision next"):
+        open_database(url)
+    assert set(closed) == set(opened)
 
 
 def test_a_database_of_an_older_release_is_upgraded_with_its_rows(
