@@ -9,6 +9,11 @@ from backends.onnx.chat_template import ChatTemplate
 
 DOUBLING = "{{% set ns = namespace(x={}) %}}{{% for i in range(60) %}}{{% set ns.x = {} %}}{{% endfor %}}{{{{ ns.x }}}}"
 
+REPEATING = (
+    "{{% set numbers = range(99999) | list %}}{{% set others = range(99998) | list %}}{{% set text = ' ' * 10 ** 6 %}}"
+    "{{% for i in range(99999) %}}{{% set x = {} %}}{{% endfor %}}"
+)
+
 
 def render(source: str) -> str:
     messages = [{"role": "user", "content": "Hello"}]
@@ -72,12 +77,50 @@ def test_python_and_files_are_out_of_reach(source: str) -> None:
         DOUBLING.format("{'a': 0}", "{'a': ns.x, 'b': ns.x}"),
         DOUBLING.format("{'a': 0}", "dict(a=ns.x, b=ns.x)"),
         DOUBLING.format("7", "ns.x * ns.x"),
+        DOUBLING.format("[0]", "{'a': 0, 'b': [{'c': ns.x}.values(), {'d': ns.x}.values()]}"),
+        "{% set ns = namespace(x='a') %}"
+        "{% for i in range(60) %}{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}",
+        REPEATING.format("range(99999) | list"),
+        REPEATING.format("range(99999) | sort"),
+        REPEATING.format("range(99999) | unique | list | length"),
+        REPEATING.format("range(99999) | map('abs') | last"),
+        REPEATING.format("range(99999) | select('eq', -1) | list"),
+        REPEATING.format("range(99999) | max"),
+        REPEATING.format("range(99999) | join | length"),
+        REPEATING.format("numbers | tojson"),
+        REPEATING.format("numbers | string"),
+        REPEATING.format("numbers[1:]"),
+        REPEATING.format("numbers == others"),
+        REPEATING.format("-1 in numbers"),
+        REPEATING.format("numbers is eq(others)"),
+        REPEATING.format("numbers.count(-1)"),
+        REPEATING.format("[text] | sort"),
+        REPEATING.format("text | upper"),
+        REPEATING.format("text | trim"),
+        REPEATING.format("text.upper()"),
+        REPEATING.format("text.strip()"),
+        REPEATING.format("text.count('b')"),
+        REPEATING.format("'b' in text"),
+        REPEATING.format("text[1:]"),
+        REPEATING.format("[''] * 99999 | join"),
+        REPEATING.format("''.join([''] * 99999)"),
+        "{% for i in range(99999) %}{% for j in range(4) %}{% set x %}"
+        + "a" * 1000
+        + "{% endset %}{% endfor %}{% endfor %}",
+        "{{ 1 | round(10 ** 9, 'ceil') }}",
+        "{{ ('f' * 10 ** 6) | int(0, 16) }}",
+        "{% set ns = namespace(x=[0] * 1000) %}{% for i in range(200) %}{% set ns.x = [ns.x] %}{% endfor %}"
+        "{{ ns.x | tojson(indent=64) }}",
         "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
     ],
 )
 def test_work_and_memory_are_bounded(source: str) -> None:
     with pytest.raises((BadRequest, CorruptModel), match="template"):
         render(source)
+
+
+def test_the_text_of_a_namespace_does_not_double() -> None:
+    assert render(DOUBLING.format("'a'", "namespace(a=ns.x, b=ns.x)")) == "<Namespace>"
 
 
 def test_a_long_conversation_is_within_the_bounds() -> None:
