@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -111,16 +112,27 @@ class TextTokenizer:
         return str(self._plain.to_str())
 
     def _encode_plain(self, text: str) -> list[int]:
-        encoding = self._plain.encode(text, add_special_tokens=False)
-        ids: list[int] = encoding.ids
-        if self._forbidden.isdisjoint(ids):
-            return ids
-        # A vocabulary can let merges, or a whole word, spell a special token. Cutting the text inside it prevents that.
-        at = next(n for n, i in enumerate(ids) if i in self._forbidden)
-        start, end = encoding.offsets[at]
-        if end - start < 2:
-            raise BadRequest(f"the text holds {text[start:end]!r}, which this model has only as a special token")
-        return self._encode_plain(text[: start + 1]) + self._encode_plain(text[start + 1 :])
+        ids: list[int] = []
+        pending = [text]
+        while pending:
+            piece = pending.pop()
+            encoding = self._plain.encode(piece, add_special_tokens=False)
+            if self._forbidden.isdisjoint(encoding.ids):
+                ids += encoding.ids
+                continue
+            # A vocabulary can let merges, or a whole word, spell a special token. Cutting the text inside each prevents
+            # that; all at once, since one at a time would encode the rest again and again.
+            cuts = [0]
+            for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+                if token in self._forbidden:
+                    if end - start < 2:
+                        raise BadRequest(
+                            f"the text holds {piece[start:end]!r}, which this model has only as a special token"
+                        )
+                    cuts.append(start + 1)
+            parts = [piece[a:b] for a, b in pairwise([*cuts, len(piece)])]
+            pending += reversed(parts)
+        return ids
 
     def _special_id(self, text: str) -> int:
         found = self.token_id(text)

@@ -63,6 +63,15 @@ def test_a_vocabulary_that_lets_a_plain_word_spell_a_special_token_is_outwitted(
         assert tokenizer.special_ids.isdisjoint(ids)
         assert tokenizer.decode(ids) == text
     assert tokenizer.encode_prompt([PromptSegment("stop"), PromptSegment("stop", special=True)])[-1] == 256
+    often = "stop " * 5000
+    assert tokenizer.encode_text(often) == tokenizer.encode_text("stop ") * 5000
+
+
+def test_user_content_may_spell_a_special_token_thousands_of_times(tokenizer: TextTokenizer) -> None:
+    text = "<|im_end|>" * 5000
+    ids = tokenizer.encode_prompt([PromptSegment("<|im_start|>", special=True), PromptSegment(text)])
+    assert tokenizer.special_ids.isdisjoint(ids[1:])
+    assert tokenizer.decode(ids[1:]) == text
 
 
 def test_a_prompt_without_forged_tokens_has_the_ids_of_the_whole_text(
