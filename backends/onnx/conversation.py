@@ -11,7 +11,7 @@ from backends.errors import CorruptModel
 from backends.generation import text_of
 from backends.onnx.chat_template import ChatTemplate
 from backends.onnx.config import CHAT_TEMPLATE_FILE, TOKENIZER_FILE, DecoderConfig
-from backends.onnx.engine import Language
+from backends.onnx.engine import Language, check_characters
 from backends.onnx.tokenizer import TextTokenizer
 from generated.models import CompletionMessage, Message, ToolCall, ToolResponseMessage, UserMessage
 
@@ -23,7 +23,9 @@ def load_language(directory: Path, config: DecoderConfig, context_length: int, r
 
     def encode_chat(messages: Sequence[Message]) -> list[int]:
         assert template is not None  # noqa: S101
-        return tokenizer.encode_prompt(template.render(template_messages(messages, tools=template.takes_tools)))
+        entries = template_messages(messages, tools=template.takes_tools)
+        check_characters(sum(len(entry["content"]) for entry in entries), context_length, tokenizer.longest_token)
+        return tokenizer.encode_prompt(template.render(entries))
 
     return Language(
         tokenizer=tokenizer,
@@ -33,6 +35,7 @@ def load_language(directory: Path, config: DecoderConfig, context_length: int, r
         bos=config.bos_token_id,
         add_bos=config.add_bos,
         repetition_penalty=repetition_penalty,
+        longest_token=tokenizer.longest_token,
     )
 
 

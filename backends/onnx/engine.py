@@ -50,7 +50,8 @@ class Language:
     encode_chat: token ids of a conversation, up to where the answer begins; None for a model without a chat template.
     eos: tokens that end an answer. bos: first token of a raw text; with `add_bos` of every one, else only of an empty
     one.
-    context_length: tokens, prompt and answer together. repetition_penalty: for requests that name none.
+    context_length: tokens, prompt and answer together. longest_token: characters, None if not known.
+    repetition_penalty: for requests that name none.
     """
 
     tokenizer: Tokenizer
@@ -60,6 +61,7 @@ class Language:
     bos: int | None = None
     add_bos: bool = False
     repetition_penalty: float = 1.0
+    longest_token: int | None = None
 
 
 class Engine:
@@ -119,6 +121,7 @@ class Engine:
                 raise BadRequest("this model has no chat template; use it for completion", where="/model_id")
             ids = language.encode_chat(prompt.messages)
         else:
+            check_characters(len(prompt.text), language.context_length, language.longest_token)
             ids = language.tokenizer.encode_text(prompt.text)
             if language.bos is not None and (language.add_bos or not ids):
                 ids = [language.bos, *ids]
@@ -128,6 +131,15 @@ class Engine:
 
     def _token_text(self, token: int) -> str:
         return self.language.tokenizer.decode([token], skip_special=False)
+
+
+def check_characters(characters: int, context_length: int, longest_token: int | None) -> None:
+    """Refuse without any work a text that is too long however few tokens it takes. Raises ContextLengthExceeded."""
+    if longest_token is not None and characters > context_length * longest_token:
+        raise ContextLengthExceeded(
+            f"the prompt has {characters} characters; the model takes {context_length} tokens of at most "
+            f"{longest_token} characters, prompt and answer together"
+        )
 
 
 def _cancel(reference: weakref.ref[Generation]) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from backends.errors import BadRequest, CorruptModel
 
@@ -30,6 +30,7 @@ class TextTokenizer:
     """A model's tokenizer. Safe to share between threads.
 
     special_tokens: text of every special token; special_ids: their ids; vocab_size: ids run from 0 to this, exclusive.
+    longest_token: the most characters that one token stands for; None if that cannot be told.
 
     Raises (constructor):
         CorruptModel: `file` cannot be read as a tokenizer.
@@ -50,8 +51,14 @@ class TextTokenizer:
         self.special_tokens: tuple[str, ...] = tuple(special.values())
         self.special_ids = frozenset(special)
         self.vocab_size = self._plain.get_vocab_size()
+        # Byte-level tokens are written with a character for each byte, and no text goes missing on the way to them.
+        self.longest_token: int | None = None
+        if self._plain.normalizer is None and isinstance(self._plain.decoder, decoders.ByteLevel):
+            self.longest_token = max(map(len, self._plain.get_vocab()), default=None)
         unknown = getattr(self._plain.model, "unk_token", None)
         unknown_id = None if unknown is None else self._plain.token_to_id(unknown)
+        if unknown is not None:
+            self.longest_token = None
         self._forbidden = self.special_ids - {unknown_id}  # "unknown" is how some models spell any odd character
 
     def encode_text(self, text: str) -> list[int]:

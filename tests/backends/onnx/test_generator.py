@@ -201,6 +201,17 @@ def test_a_prompt_that_does_not_fit_is_refused_before_any_work(
     assert engine.stats()[DEFAULT_LLM].prompt_tokens == before
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_prompt_of_millions_of_characters_is_refused_by_the_context_length(
+    engine: OnnxTextGenerator, context: CallContext, chat: bool
+) -> None:
+    text = "word " * 500_000
+    prompt = ChatPrompt((UserMessage(content=text),)) if chat else TextPrompt(text)
+    limit = "the prompt has 2500000 characters; the model takes 1024 tokens of at most 81 characters"
+    with pytest.raises(ContextLengthExceeded, match=limit):
+        engine.generate(context, asked(prompt))
+
+
 def test_max_tokens_beyond_the_context_are_cut_to_what_fits(engine: OnnxTextGenerator, context: CallContext) -> None:
     found = answer(engine, context, asked("a b " * 508, 4096))
     assert found.stop_reason in ("out_of_tokens", "end_of_turn")

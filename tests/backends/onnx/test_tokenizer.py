@@ -67,6 +67,13 @@ def test_a_vocabulary_that_lets_a_plain_word_spell_a_special_token_is_outwitted(
     assert tokenizer.encode_text(often) == tokenizer.encode_text("stop ") * 5000
 
 
+def test_how_long_a_token_may_be_is_known_only_where_every_character_counts(
+    tokenizer: TextTokenizer, encoder_tokenizer: TextTokenizer
+) -> None:
+    assert tokenizer.longest_token == 81
+    assert encoder_tokenizer.longest_token is None
+
+
 def test_user_content_may_spell_a_special_token_thousands_of_times(tokenizer: TextTokenizer) -> None:
     text = "<|im_end|>" * 5000
     ids = tokenizer.encode_prompt([PromptSegment("<|im_start|>", special=True), PromptSegment(text)])
