@@ -32,15 +32,20 @@ class StackError(Exception):
     """Base of all deliberate errors.
 
     `where` is the JSON pointer or the parameter name of the offending input, when there is one.
+    `internal` is for the log and the operator alone: paths, hosts, what a library said. `str` has it, `message` not.
     `code` is the stable, machine-readable name that clients see.
     """
 
     code: ClassVar[str] = "internal_error"
 
-    def __init__(self, message: str, *, where: str | None = None) -> None:
+    def __init__(self, message: str, *, where: str | None = None, internal: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.where = where
+        self.internal = internal
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.internal})" if self.internal else self.message
 
 
 class BadRequest(StackError):
@@ -115,8 +120,10 @@ class UnsupportedMediaType(StackError):
 class Retryable(StackError):
     """An error that the same request may not meet again. `retry_after_s`: seconds to wait, None: in vain."""
 
-    def __init__(self, message: str, *, where: str | None = None, retry_after_s: float | None = 1.0) -> None:
-        super().__init__(message, where=where)
+    def __init__(
+        self, message: str, *, where: str | None = None, retry_after_s: float | None = 1.0, internal: str = ""
+    ) -> None:
+        super().__init__(message, where=where, internal=internal)
         self.retry_after_s = retry_after_s
 
 

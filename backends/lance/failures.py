@@ -35,14 +35,18 @@ def is_vanished(error: BaseException) -> bool:
 
 
 def translated(error: BaseException, table: str) -> StackError:
-    """The error for the caller, who learns the table and the reason but no path of LanceDB's own source."""
+    """The error for the caller, who learns the table; what LanceDB said is internal."""
     reason = _SOURCE.sub("", str(error)).strip(" ,:") or type(error).__name__
     if _os_error(error) in _NO_ROOM:
-        return StorageFull(f"no room to write vector table {table!r}, or it is read-only ({reason})")
+        return StorageFull(f"no room to write vector table {table!r}, or it is read-only", internal=reason)
     if is_conflict(error):
-        return Unavailable(f"vector table {table!r} has too many writers; try again", retry_after_s=RETRY_AFTER_S)
+        return Unavailable(
+            f"vector table {table!r} has too many writers; try again", retry_after_s=RETRY_AFTER_S, internal=reason
+        )
     return Unavailable(
-        f"vector table {table!r} cannot be read or written, its files may be damaged ({reason})", retry_after_s=None
+        f"vector table {table!r} cannot be read or written, its files may be damaged",
+        retry_after_s=None,
+        internal=reason,
     )
 
 

@@ -111,7 +111,9 @@ class LanceVectorIndex:
         self._database.check_open()
         directory = self._database.directory
         if directory is not None and directory.exists() and not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-            raise Unavailable(f"the vector directory {directory} cannot be read and written", retry_after_s=None)
+            raise Unavailable(
+                "the vector directory cannot be read and written", retry_after_s=None, internal=str(directory)
+            )
 
     def close(self) -> None:
         # The build of a large index takes minutes: closing the database ends it.

@@ -89,7 +89,7 @@ class ModelStore:
         try:
             manifest = Manifest.read(directory)
         except (FileNotFoundError, NotADirectoryError):
-            raise UnknownReference(f"model {name!r} is not in the model store {self.root}") from None
+            raise UnknownReference(f"model {name!r} is not in the model store", internal=str(self.root)) from None
         if manifest.name != name:  # a renamed directory, or a file system that ignores case
             raise UnknownReference(f"model {name!r} is not in the model store; {manifest.name!r} is")
         return StoredModel(name, directory, manifest)
@@ -167,7 +167,7 @@ class ModelStore:
         """Delete the model. A process that has it open keeps its copy. Raises UnknownReference, BadRequest."""
         escaped = escape_name(name)
         if not (self.root / escaped).exists():
-            raise UnknownReference(f"model {name!r} is not in the model store {self.root}")
+            raise UnknownReference(f"model {name!r} is not in the model store", internal=str(self.root))
         with _storage_errors(self.root), self._locked(escaped, LoggedProgress(name, None)):
             self._swap(None, self.root / escaped)
 
@@ -342,7 +342,9 @@ def _storage_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise StorageFull(f"the model store {root} cannot be written: {error.strerror}") from error
+            raise StorageFull(f"the model store cannot be written: {error.strerror}", internal=str(root)) from error
         if isinstance(error, PermissionError):
-            raise Unavailable(f"the model store: {error.strerror}: {error.filename}", retry_after_s=None) from error
+            raise Unavailable(
+                f"the model store: {error.strerror}", retry_after_s=None, internal=str(error.filename)
+            ) from error
         raise

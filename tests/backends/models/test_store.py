@@ -159,8 +159,10 @@ def test_a_removed_model_is_gone(store: ModelStore, tiny_bert: Path) -> None:
 
 def test_a_model_that_is_not_there_is_named(store: ModelStore) -> None:
     for ask in (store.get, store.path, store.defaults, store.verify, store.remove):
-        with pytest.raises(UnknownReference, match="'absent'"):
+        with pytest.raises(UnknownReference, match="'absent'") as refused:
             ask("absent")
+        assert str(store.root) not in refused.value.message
+        assert refused.value.internal == str(store.root)
     assert ModelStore(store.root / "nowhere").list() == []
 
 
