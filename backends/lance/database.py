@@ -236,7 +236,7 @@ class _Session:
                     raise
                 self.tables.pop(name, None)
                 if table_must_exist and not await self._exists(name):
-                    raise NotFound(f"vector table {name} does not exist") from error
+                    raise NotFound("the vector db's table does not exist", internal=name) from error
                 if not left or not (is_conflict(error) or is_vanished(error)):
                     raise translated(error, name) from error
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))

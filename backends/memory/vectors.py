@@ -133,7 +133,7 @@ class MemoryVectorIndex:
         check_table_name(name)
         found = self._tables.get(name)
         if found is None:
-            raise NotFound(f"table {name} does not exist")
+            raise NotFound("the vector db's table does not exist", internal=name)
         return found
 
 
