@@ -74,10 +74,6 @@ class OnnxTextGenerator:
             return ModelLimits(engine.language.context_length)
         return ModelLimits(self._context_length(self._config(model)[1]))
 
-    def load(self, model: str) -> None:
-        """Make the model ready now instead of at its first request. Raises as `generate`."""
-        self._engine(model)
-
     def stats(self) -> dict[str, SchedulerStats]:
         """Counters of every loaded model, by its name."""
         return {model: engine.scheduler.stats() for model, engine in self._engines.copy().items()}
@@ -97,14 +93,14 @@ class OnnxTextGenerator:
         for engine in self._engines.copy().values():
             engine.scheduler.ping()
 
-    def close(self, drain_s: float = 0.0) -> None:
-        """Refuse what comes; give what runs `drain_s` seconds to end, then end it with Unavailable."""
+    def close(self) -> None:
+        """Refuse what comes and end what runs with Unavailable."""
         with self._loading:
             self._closed = True
             engines = list(self._engines.values())
             self._engines.clear()
         for engine in engines:
-            engine.scheduler.close(drain_s)
+            engine.scheduler.close()
 
     def _engine(self, model: str) -> Engine:
         engine = self._engines.get(model)

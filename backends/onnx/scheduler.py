@@ -85,7 +85,6 @@ class Scheduler:
         self._admission = threading.Lock()
         self._admitted = 0
         self._closing = False
-        self._drain_until = 0.0
         self._waiting: dict[Priority, deque[Sequence]] = {"interactive": deque(), "batch": deque()}
         self._prefilling: Sequence | None = None
         self._prefill_slot = 0
@@ -138,12 +137,11 @@ class Scheduler:
         if self._closing or not self._thread.is_alive():
             raise Unavailable("the engine has stopped")
 
-    def close(self, drain_s: float = 0.0) -> None:
-        """Refuse what comes, let what is there go on for `drain_s` seconds, end the rest with Unavailable."""
+    def close(self) -> None:
+        """Refuse what comes and end what is there with Unavailable."""
         with self._admission:
             if not self._closing:
                 self._closing = True
-                self._drain_until = time.monotonic() + drain_s
                 self._inbox.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -173,7 +171,7 @@ class Scheduler:
         """Fetch submissions, and block for them when there is nothing else to do. False when it is time to end."""
         while True:
             idle = not (self._running or self._prefilling or any(self._waiting.values()))
-            if self._closing and (idle or time.monotonic() >= self._drain_until):
+            if self._closing:
                 return False
             try:
                 timeout = self._idle_release_s if self._used_slots else None

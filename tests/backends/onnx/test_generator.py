@@ -324,8 +324,8 @@ def test_cuda_is_refused_when_the_generator_is_made(model_store: ModelStore) -> 
     assert refusal.value.where == "engine.device"
 
 
-def test_it_says_where_it_runs(engine: OnnxTextGenerator) -> None:
-    engine.load(DEFAULT_LLM)
+def test_it_says_where_it_runs(engine: OnnxTextGenerator, context: CallContext) -> None:
+    answer(engine, context, asked("a", 1))
     assert engine.devices()[DEFAULT_LLM].device == "cpu"
 
 
