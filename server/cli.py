@@ -99,7 +99,7 @@ def main() -> None:
             errors.print(f"error: {problem}", markup=False)
         sys.exit(2)
     except StackError as error:
-        errors.print(f"error: {mask(error.message)}", markup=False)
+        errors.print(f"error: {mask(str(error))}", markup=False)
         sys.exit(2 if isinstance(error, BadRequest | Misconfigured) else 1)
     except OSError as error:
         errors.print(f"error: {mask(str(error))}", markup=False)

@@ -70,7 +70,7 @@ def app() -> StackApplication:
         return build(settings)
     except StackError as error:  # deliberate: one line, and gunicorn stops instead of trying again for ever
         where = f"{error.where}: " if error.where else ""
-        get_logger("onnxstack").error("cannot start", reason=f"{where}{error.message}")
+        get_logger("onnxstack").error("cannot start", reason=f"{where}{error}")
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 

@@ -182,7 +182,9 @@ def report(error: BaseException) -> Problem:
     if problem.status == 500:
         log.error("request failed: %s", type(error).__name__, exc_info=_without_input(error))
     elif problem.status in (503, 504, 507):
-        log.warning("request refused with %d: %s", problem.status, problem.detail)
+        # With paths and causes: the log is the operator's.
+        told = str(error) if isinstance(error, StackError) else problem.detail
+        log.warning("request refused with %d: %s", problem.status, told)
     return problem
 
 

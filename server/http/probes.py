@@ -46,19 +46,21 @@ class Probes:
         except TimeoutError:
             raise Unavailable(f"not ready: no answer within {self._timeout_s:g} s") from None
         if failures:
-            raise Unavailable("not ready: " + "; ".join(f"{name}: {reason}" for name, reason in failures.items()))
+            told, internal = zip(*failures.values(), strict=True)
+            raise Unavailable("not ready: " + "; ".join(told), internal="; ".join(filter(None, internal)))
         return Document(json.dumps({"status": "ready", "parts": sorted(self._services())}).encode(), _HEADERS)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _failures(self) -> dict[str, str]:
+    def _failures(self) -> dict[str, tuple[str, str]]:
+        """By part: what the caller may read and what only the log may."""
         failures = {}
         for name, service in self._services().items():
             try:
                 service.ping()
             except StackError as error:
-                failures[name] = error.message
+                failures[name] = (f"{name}: {error.message}", error.internal)
             except Exception as error:
-                failures[name] = f"failed with {type(error).__name__}"
+                failures[name] = (f"{name}: failed with {type(error).__name__}", str(error))
         return failures

@@ -13,7 +13,7 @@ from werkzeug.exceptions import BadRequest as WerkzeugBadRequest
 from backends import errors
 from generated.models import CompletionRequest
 from generated.operations import OPERATIONS
-from server.http.errors import STATUSES, error_event, problem_of
+from server.http.errors import STATUSES, error_event, problem_of, report
 
 MEMBERS = {"type", "title", "status", "detail", "request_id", "error"}
 
@@ -162,3 +162,10 @@ def test_error_events_let_readers_of_the_event_go_on() -> None:
             document = json.loads(event[6:])
             assert document["error"] == {"message": "gone", "code": "unavailable", "type": "server_error"}
             assert len(document) == 2, name
+
+
+def test_what_is_for_the_operator_is_in_the_log_and_not_in_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    error = errors.Unavailable("the state database cannot be read", internal="/srv/secret/state.db: disk I/O error")
+    problem = report(error)
+    assert "/srv" not in problem.body("id").decode()
+    assert "/srv/secret/state.db: disk I/O error" in caplog.text
