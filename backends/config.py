@@ -37,7 +37,12 @@ class EngineSettings(Section):
     slots: int = Field(16, ge=1, description="Sequences decoded together, per model.")
     max_context: int = Field(8192, ge=64, description="Tokens of KV cache per slot; the model's own limit if smaller.")
     prefill_chunk: int = Field(256, ge=16, description="Prompt tokens per run while nothing else decodes.")
-    prefill_budget: int = Field(96, ge=16, description="Prompt tokens per step while other sequences decode.")
+    prefill_gap_ms: int = Field(
+        120, ge=1, description="Milliseconds that a step may spend on prompts while other sequences decode."
+    )
+    prefix_cache_mb: int = Field(
+        512, ge=0, description="Megabytes per model for the KV of prompts seen before; 0 reuses nothing. CPU only."
+    )
     queue: int = Field(256, ge=0, description="Requests that may wait for a slot; one more is answered with 429.")
     embed_batch_tokens: int = Field(512, ge=64, description="Padded tokens of one embedding run.")
 

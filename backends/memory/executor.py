@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from backends.onnx.executor import Ids, Logits
+from backends.onnx.prefix_cache import BLOCK
 
 NextLogits = Callable[[list[int]], Logits]
 """The logits, float32 [vocab], after the tokens of a sequence."""
@@ -16,15 +17,18 @@ class MemoryExecutor:
     """Keeps the tokens of each slot and gives `next_logits` of them. Any call that would read or write KV which a real
     executor does not have raises LookupError."""
 
-    def __init__(self, next_logits: NextLogits, *, slots: int, length: int) -> None:
+    def __init__(self, next_logits: NextLogits, *, slots: int, length: int, blocks: int = 0) -> None:
         self.slots = slots
         self.length = length
+        self.blocks = blocks
+        self._kept: dict[int, list[int]] = {}
         self._next_logits = next_logits
         self._tokens: list[list[int] | None] = [None] * slots
 
-    def prefill(self, slot: int, ids: Ids, past: int, *, last: bool) -> Logits | None:
+    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
         tokens = self._append(slot, ids.tolist(), past)
-        return self._next_logits(tokens) if last else None
+        ends = range(len(tokens) - rows + 1, len(tokens) + 1)
+        return np.array([self._next_logits(tokens[:end]) for end in ends], np.float32)
 
     def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
         rows = [self._append(first + i, [int(ids[i])], int(past[i])) for i in range(len(ids))]
@@ -38,6 +42,18 @@ class MemoryExecutor:
 
     def release(self, slot: int) -> None:
         self._tokens[slot] = None
+
+    def save(self, slot: int, position: int, block: int) -> None:
+        tokens = self._tokens[slot]
+        if not 0 <= block < self.blocks or tokens is None or len(tokens) < position + BLOCK:
+            raise LookupError(f"slot {slot} does not hold the tokens for block {block}, or there is no such block")
+        self._kept[block] = tokens[: position + BLOCK]
+
+    def load(self, block: int, slot: int, position: int) -> None:
+        kept, tokens = self._kept[block], self._tokens[slot] if position else []
+        if tokens is None or len(kept) != position + BLOCK or tokens[:position] != kept[:position]:
+            raise LookupError(f"block {block} does not continue what slot {slot} holds")
+        self._tokens[slot] = list(kept)
 
     def _append(self, slot: int, ids: list[int], past: int) -> list[int]:
         tokens = self._tokens[slot] if past else []

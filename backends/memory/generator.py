@@ -10,16 +10,15 @@ import numpy as np
 
 from backends.config import EngineSettings
 from backends.context import CallContext
-from backends.errors import UnknownReference
+from backends.errors import UnknownReference, Unsupported
 from backends.generation import text_of
-from backends.inference import GenerateRequest, ModelLimits
+from backends.inference import ChatPrompt, GenerateRequest, ModelLimits
 from backends.memory.executor import MemoryExecutor
 from backends.onnx.conversation import template_messages
-from backends.onnx.engine import Engine, Language
+from backends.onnx.engine import Engine, Language, ReadPrompt
 from backends.onnx.executor import Logits
-from backends.onnx.scheduler import Scheduler, SchedulerStats
+from backends.onnx.scheduler import GapBudget, Scheduler, SchedulerStats
 from backends.onnx.sequence import SequenceEvents
-from generated.models import Message
 
 END, SAID, ANSWER = 256, 257, 258
 """Tokens beside the 256 bytes: the end of an answer, the beginning of what it repeats, the beginning of the answer."""
@@ -43,15 +42,15 @@ class MemoryTextGenerator:
         self._context_length = min(CONTEXT_LENGTH, settings.max_context)
         language = Language(
             tokenizer=ByteTokenizer(),
-            encode_chat=encode_chat,
-            eos=frozenset({END}),
+            read_chat=read_chat,
+            ends={END: "end_of_turn"},
             context_length=self._context_length,
         )
         scheduler = Scheduler(
             MemoryExecutor(echo, slots=settings.slots, length=self._context_length),
             queue_length=settings.queue,
             prefill_chunk=settings.prefill_chunk,
-            prefill_budget=settings.prefill_budget,
+            prefill_budget=GapBudget(settings.prefill_gap_ms / 1000),
             name="engine memory",
         )
         self._engine = Engine(language, scheduler, seeds=itertools.count().__next__)
@@ -108,13 +107,16 @@ class ByteStream:
         return self._decoder.decode(bytes([token])) if token < END else ""
 
 
-def encode_chat(messages: Sequence[Message]) -> list[int]:
+def read_chat(prompt: ChatPrompt) -> ReadPrompt:
     """The whole conversation, of which the last message's content is to be repeated."""
+    messages = prompt.messages
+    if prompt.tools:
+        raise Unsupported("this model calls no tools; leave out tools", where="/tools")
     history = "".join(
         f"{entry['role']}: {entry['content']}\n" for entry in template_messages(messages[:-1], tools=False)
     )
     said = text_of(messages[-1].content, where=f"/messages/{len(messages) - 1}/content") if messages else ""
-    return [*history.encode("utf-8", "replace"), *ByteTokenizer().encode_text(said)]
+    return ReadPrompt([*history.encode("utf-8", "replace"), *ByteTokenizer().encode_text(said)], ByteStream())
 
 
 def echo(tokens: list[int]) -> Logits:

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backends.errors import CorruptModel
+from backends.errors import CorruptModel, Unsupported
 from backends.generation import text_of
+from backends.inference import ChatPrompt, StopReason
 from backends.onnx.chat_template import ChatTemplate
 from backends.onnx.config import CHAT_TEMPLATE_FILE, TOKENIZER_FILE, DecoderConfig
-from backends.onnx.engine import Language, check_characters
+from backends.onnx.engine import Language, ReadPrompt, check_characters
+from backends.onnx.grammar import GrammarCompiler
 from backends.onnx.tokenizer import TextTokenizer
 from generated.models import CompletionMessage, Message, ToolCall, ToolResponseMessage, UserMessage
+
+END_OF_MESSAGE = "<|eom_id|>"
 
 
 def load_language(directory: Path, config: DecoderConfig, context_length: int, repetition_penalty: float) -> Language:
@@ -21,22 +25,30 @@ def load_language(directory: Path, config: DecoderConfig, context_length: int, r
     tokenizer = TextTokenizer(directory / TOKENIZER_FILE)
     template = _chat_template(directory / CHAT_TEMPLATE_FILE, tokenizer, config)
 
-    def encode_chat(messages: Sequence[Message]) -> list[int]:
+    def read_chat(prompt: ChatPrompt) -> ReadPrompt:
         assert template is not None  # noqa: S101
-        entries = template_messages(messages, tools=template.takes_tools)
+        if prompt.tools:
+            raise Unsupported("tool calls are not supported by this model yet; leave out tools", where="/tools")
+        entries = template_messages(prompt.messages, tools=template.takes_tools)
         check_characters(sum(len(entry["content"]) for entry in entries), context_length, tokenizer.longest_token)
-        return tokenizer.encode_prompt(template.render(entries))
+        return ReadPrompt(tokenizer.encode_prompt(template.render(entries)), tokenizer.decode_stream())
 
     return Language(
         tokenizer=tokenizer,
-        encode_chat=encode_chat if template is not None else None,
-        eos=frozenset(config.eos_token_ids),
+        read_chat=read_chat if template is not None else None,
+        ends={token: _end(tokenizer, token) for token in config.eos_token_ids},
+        grammars=GrammarCompiler(tokenizer.definition(), config.eos_token_ids, config.vocab),
         context_length=context_length,
         bos=config.bos_token_id,
         add_bos=config.add_bos,
         repetition_penalty=repetition_penalty,
         longest_token=tokenizer.longest_token,
     )
+
+
+def _end(tokenizer: TextTokenizer, token: int) -> StopReason:
+    """How an answer ends with the token: Llama's `<|eom_id|>` ends a message and not the turn."""
+    return "end_of_message" if tokenizer.decode([token], skip_special=False) == END_OF_MESSAGE else "end_of_turn"
 
 
 def template_messages(messages: Sequence[Message], *, tools: bool) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from backends.context import CallContext
 from backends.errors import BadRequest, ContextLengthExceeded, Unsupported
-from backends.inference import ChatPrompt, GenerateRequest, Prompt
-from backends.onnx.answer import Answer
+from backends.inference import ChatPrompt, GenerateRequest, Prompt, StopReason
+from backends.onnx.answer import Answer, ToolCallParser
+from backends.onnx.grammar import Constraint, GrammarCompiler
+from backends.onnx.prefix_cache import block_digests
 from backends.onnx.sampling import Sampler
 from backends.onnx.scheduler import Scheduler
 from backends.onnx.sequence import Sequence as Generation
 from backends.onnx.sequence import SequenceEvents
-from generated.models import Message
 
 MAX_LOGPROBS = 20
 """Tokens reported for each generated one; they are collected between the steps of all sequences."""
@@ -44,20 +45,35 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadPrompt:
+    """A prompt as the model reads it, and how its answer is to be read.
+
+    ids: up to where the answer begins. grammar: what the answer obeys (Lark), None for anything. calls: tells tool
+    calls from text, None where there are no tools. stream: decoder of the answer's tokens.
+    """
+
+    ids: list[int]
+    stream: TokenStream
+    grammar: str | None = None
+    calls: ToolCallParser | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Language:
     """How a model reads and ends texts.
 
-    encode_chat: token ids of a conversation, up to where the answer begins; None for a model without a chat template.
-    eos: tokens that end an answer. bos: first token of a raw text; with `add_bos` of every one, else only of an empty
-    one.
+    read_chat: a conversation with its tools; None for a model without a chat template. ends: tokens that end an answer,
+    and as what. grammars: compiles what answers must obey; None for a model that cannot be constrained. bos: first
+    token of a raw text; with `add_bos` of every one, else only of an empty one.
     context_length: tokens, prompt and answer together. longest_token: characters, None if not known.
     repetition_penalty: for requests that name none.
     """
 
     tokenizer: Tokenizer
-    encode_chat: Callable[[Sequence[Message]], list[int]] | None
-    eos: frozenset[int]
+    read_chat: Callable[[ChatPrompt], ReadPrompt] | None
+    ends: Mapping[int, StopReason]
     context_length: int
+    grammars: GrammarCompiler | None = None
     bos: int | None = None
     add_bos: bool = False
     repetition_penalty: float = 1.0
@@ -75,59 +91,74 @@ class Engine:
     def generate(self, context: CallContext, request: GenerateRequest) -> SequenceEvents:
         """As `TextGenerator.generate`. A `max_tokens` beyond the room that the prompt leaves is cut to that room."""
         context.check()
-        if request.response_format is not None:
-            raise Unsupported(
-                "response_format is not supported by this model yet; leave it out", where="/response_format"
-            )
         if request.logprobs > MAX_LOGPROBS:
             raise BadRequest(
                 f"logprobs of {request.logprobs} tokens were asked for; at most {MAX_LOGPROBS} are told",
                 where="/logprobs/top_k",
             )
         language, sampling = self.language, request.sampling
-        ids = self._prompt(request.prompt)
-        room = language.context_length - len(ids)
+        read = self._read(request.prompt)
+        room = language.context_length - len(read.ids)
         if room <= 0:
             limit = language.context_length
             raise ContextLengthExceeded(
-                f"the prompt has {len(ids)} tokens; the model takes {limit}, prompt and answer together"
+                f"the prompt has {len(read.ids)} tokens; the model takes {limit}, prompt and answer together"
             )
+        constraint = self._constraint(request, read)
         if sampling.repetition_penalty is None:
-            sampling = replace(sampling, repetition_penalty=language.repetition_penalty)
-        prompt = np.array(ids, np.int64)
+            # A penalty would push a constrained answer away from the quotes and names that its form repeats.
+            formal = request.response_format is not None or _must_call(request.prompt)
+            sampling = replace(sampling, repetition_penalty=1.0 if formal else language.repetition_penalty)
+        prompt = np.array(read.ids, np.int64)
         generation = Generation(
             prompt=prompt,
             sampler=Sampler(sampling, prompt, self._seeds() if sampling.seed is None else sampling.seed),
-            answer=Answer(language.tokenizer.decode_stream().step, sampling.stop),
+            answer=Answer(read.stream.step, sampling.stop, read.calls),
             max_tokens=min(sampling.max_tokens or room, room),
-            eos=language.eos,
+            ends=language.ends,
+            constraint=constraint,
+            prefix=block_digests(context.owner, prompt),
             logprobs=request.logprobs,
             token_text=self._token_text,
             deadline=context.deadline,
             priority=request.priority,
+            caller=context.principal,
         )
         events = self.scheduler.submit(generation)
         # A weak reference: a context may outlive thousands of its sequences.
         context.cancellation.on_cancel(_cancel(weakref.ref(generation)))
         return events
 
-    def _prompt(self, prompt: Prompt) -> list[int]:
-        """The token ids of a prompt, at least one."""
+    def _constraint(self, request: GenerateRequest, read: ReadPrompt) -> Constraint | None:
+        """The grammar of the answer, compiled here and now: the decode loop must not wait for it."""
+        form, grammars = request.response_format, self.language.grammars
+        if form is None and read.grammar is None:
+            return None
+        if grammars is None:
+            raise Unsupported("this model's answers cannot be constrained", where="/response_format")
+        if form is None:
+            assert read.grammar is not None  # noqa: S101
+            return grammars.compile(read.grammar, where="/tools")
+        if read.grammar is not None:
+            raise Unsupported("response_format together with tools is not supported", where="/response_format")
+        return grammars.response_format(form)
+
+    def _read(self, prompt: Prompt) -> ReadPrompt:
+        """The prompt as at least one token."""
         language = self.language
         if isinstance(prompt, ChatPrompt):
-            if prompt.tools:
-                raise Unsupported("tool calls are not supported by this model yet; leave out tools", where="/tools")
-            if language.encode_chat is None:
+            if language.read_chat is None:
                 raise BadRequest("this model has no chat template; use it for completion", where="/model_id")
-            ids = language.encode_chat(prompt.messages)
+            read = language.read_chat(prompt)
         else:
             check_characters(len(prompt.text), language.context_length, language.longest_token)
             ids = language.tokenizer.encode_text(prompt.text)
             if language.bos is not None and (language.add_bos or not ids):
                 ids = [language.bos, *ids]
-        if not ids:
+            read = ReadPrompt(ids, language.tokenizer.decode_stream())
+        if not read.ids:
             raise BadRequest("the prompt is empty and this model needs at least one token")
-        return ids
+        return read
 
     def _token_text(self, token: int) -> str:
         return self.language.tokenizer.decode([token], skip_special=False)
@@ -140,6 +171,10 @@ def check_characters(characters: int, context_length: int, longest_token: int | 
             f"the prompt has {characters} characters; the model takes {context_length} tokens of at most "
             f"{longest_token} characters, prompt and answer together"
         )
+
+
+def _must_call(prompt: Prompt) -> bool:
+    return isinstance(prompt, ChatPrompt) and bool(prompt.tools) and prompt.tool_choice == "required"
 
 
 def _cancel(reference: weakref.ref[Generation]) -> Callable[[], None]:

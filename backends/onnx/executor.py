@@ -20,15 +20,17 @@ Logits = NDArray[np.float32]
 class Executor(Protocol):
     """What the scheduler needs of a model. One thread calls it.
 
-    slots: sequences it can hold. length: tokens per slot. Returned logits are the caller's to overwrite and last
-    until the next call.
+    slots: sequences it can hold. length: tokens per slot. blocks: how many blocks of `prefix_cache.BLOCK` tokens it
+    can keep beside the slots. Returned logits are the caller's to overwrite and last until the next call.
     """
 
     slots: int
     length: int
+    blocks: int
 
-    def prefill(self, slot: int, ids: Ids, past: int, *, last: bool) -> Logits | None:
-        """Append `ids`, int64 [n], to the `past` tokens of the slot; float32 [vocab] after the last id if `last`."""
+    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
+        """Append `ids`, int64 [n], to the `past` tokens of the slot; float32 [rows, vocab] after each of the last
+        `rows` ids, 0 <= rows <= n."""
 
     def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
         """Append one token each to the slots from `first` on: `ids` and `past` int64 [n]; float32 [n, vocab]."""
@@ -38,6 +40,12 @@ class Executor(Protocol):
 
     def release(self, slot: int) -> None:
         """Give the memory of an unused slot back."""
+
+    def save(self, slot: int, position: int, block: int) -> None:
+        """Keep the tokens `position .. position + BLOCK - 1` of the slot in a block."""
+
+    def load(self, block: int, slot: int, position: int) -> None:
+        """Put a block's tokens into the slot at `position`."""
 
 
 @dataclass(slots=True)
@@ -71,25 +79,29 @@ class OnnxExecutor:
         self._decode_runs: dict[tuple[int, int], _DecodeRun] = {}
         self._prefill_bindings: dict[int, IOBinding] = {}
         self._prefill_logits = np.empty((1, vocab), np.float32)
+        self.blocks = cache.blocks
 
-    def prefill(self, slot: int, ids: Ids, past: int, *, last: bool) -> Logits | None:
+    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
         binding = self._prefill_bindings.get(slot)
         if binding is None:
             binding = self._prefill_bindings[slot] = self._bind_cache(slot, 1)
-            self._bind_output(binding, self._prefill_logits)
-        count = len(ids)
+        if rows > len(self._prefill_logits):
+            self._prefill_logits = np.empty((rows, self._vocab), np.float32)
+        count, computed = len(ids), max(1, rows)
+        logits = self._prefill_logits[:computed]
+        self._bind_output(binding, logits)
         # One row is computed even when none is wanted: 0.6 ms against the 50 of a chunk, and no graph has to take
         # zero rows.
         inputs = {
             "input_ids": np.ascontiguousarray(ids, np.int64).reshape(1, count),
             "seqlens_k": np.array([past + count - 1], np.int32),
             "total_len": np.array(past + count, np.int32),
-            "logit_rows": np.array([count - 1], np.int64),
+            "logit_rows": np.arange(count - computed, count, dtype=np.int64),
         }
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         self._session.run_with_iobinding(binding)
-        return self._prefill_logits[0] if last else None
+        return logits[:rows]
 
     def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
         count = len(ids)
@@ -109,6 +121,12 @@ class OnnxExecutor:
 
     def release(self, slot: int) -> None:
         self._cache.release(slot)
+
+    def save(self, slot: int, position: int, block: int) -> None:
+        self._cache.save(slot, position, block)
+
+    def load(self, block: int, slot: int, position: int) -> None:
+        self._cache.load(block, slot, position)
 
     def _decode_run(self, first: int, count: int) -> _DecodeRun:
         run = _DecodeRun(

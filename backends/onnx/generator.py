@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,8 @@ from backends.onnx.conversation import load_language
 from backends.onnx.engine import Engine
 from backends.onnx.executor import OnnxExecutor
 from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvLayout, kv_dtype
-from backends.onnx.scheduler import Scheduler, SchedulerStats
+from backends.onnx.prefix_cache import BLOCK
+from backends.onnx.scheduler import GapBudget, Scheduler, SchedulerStats
 from backends.onnx.session import DeviceChoice, choose_device, open_session, runtime_distribution
 
 LENGTH_STEP = 64
@@ -42,7 +44,7 @@ class OnnxTextGenerator:
     """Answers with the language models of a store; a model is loaded when it is first asked for and then stays.
 
     `max_tokens` beyond the room that the prompt leaves is cut to that room: clients ask for 4,096 tokens as a matter
-    of habit. Images, tools and response_format are refused by name.
+    of habit. Images are refused by name.
     """
 
     def __init__(
@@ -125,12 +127,13 @@ class OnnxTextGenerator:
         )
         length = -(-context_length // LENGTH_STEP) * LENGTH_STEP
         layout = KvLayout(config.layers, settings.slots, config.kv_heads, length, config.head_dim, dtype)
+        layout = replace(layout, blocks=settings.prefix_cache_mb * 1_000_000 // (BLOCK * layout.token_bytes))
         cache = HostKvCache(layout) if choice.device == "cpu" else DeviceKvCache(layout, choice.device)
         scheduler = Scheduler(
             OnnxExecutor(session, cache, config.vocab),
             queue_length=settings.queue,
             prefill_chunk=settings.prefill_chunk,
-            prefill_budget=settings.prefill_budget,
+            prefill_budget=GapBudget(settings.prefill_gap_ms / 1000),
             name=f"engine {model}",
         )
         self._devices[model] = choice

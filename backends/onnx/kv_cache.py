@@ -7,6 +7,7 @@ joins nor one that leaves costs a copy.
 
 from __future__ import annotations
 
+import math
 import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.onnx.prefix_cache import BLOCK
 from backends.onnx.session import DeviceInUse
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class KvLayout:
     length: int
     head_dim: int
     dtype: np.dtype[np.float32] | np.dtype[np.float16]
+    blocks: int = 0
+    """Blocks of `prefix_cache.BLOCK` tokens kept beside the slots."""
 
     @property
     def parts(self) -> int:
@@ -59,10 +63,11 @@ def kv_dtype(name: str) -> np.dtype[np.float32] | np.dtype[np.float16]:
 
 
 class KvCache(Protocol):
-    """Memory for the keys and values of all slots."""
+    """Memory for the keys and values of all slots, and of blocks kept beside them."""
 
     layout: KvLayout
     device: DeviceInUse
+    blocks: int
 
     def pointer(self, part: int, slot: int) -> int:
         """Address, on the device, at which `slot` begins in `part`."""
@@ -72,6 +77,12 @@ class KvCache(Protocol):
 
     def release(self, slot: int) -> None:
         """Give the slot's memory back where the device can; its content is undefined afterwards."""
+
+    def save(self, slot: int, position: int, block: int) -> None:
+        """Copy a block's worth of tokens out of a slot."""
+
+    def load(self, block: int, slot: int, position: int) -> None:
+        """Copy a block into a slot at `position`."""
 
 
 class HostKvCache:
@@ -85,14 +96,14 @@ class HostKvCache:
 
     def __init__(self, layout: KvLayout) -> None:
         self.layout = layout
-        part_bytes = layout.slots * layout.slot_bytes
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", MAP_NORESERVE)
-        self._memory = mmap.mmap(-1, layout.parts * part_bytes, flags=flags)
-        if hasattr(mmap, "MADV_NOHUGEPAGE"):
-            self._memory.madvise(mmap.MADV_NOHUGEPAGE)
+        self.blocks = layout.blocks
+        self._memory = _pages(layout.parts * layout.slots * layout.slot_bytes)
         whole: NDArray[np.generic] = np.frombuffer(self._memory, dtype=layout.dtype)
         self._parts = whole.reshape(layout.parts, *layout.shape(layout.slots))
         self._address = int(whole.ctypes.data)
+        block = (layout.blocks, layout.parts, layout.kv_heads, BLOCK, layout.head_dim)
+        size = max(1, layout.blocks) * BLOCK * layout.token_bytes
+        self._blocks = np.frombuffer(_pages(size), dtype=layout.dtype)[: math.prod(block)].reshape(block)
 
     def pointer(self, part: int, slot: int) -> int:
         return self._address + self._offset(part, slot)
@@ -107,16 +118,34 @@ class HostKvCache:
             if end > start:
                 self._memory.madvise(mmap.MADV_DONTNEED, start, end - start)
 
+    def save(self, slot: int, position: int, block: int) -> None:
+        self._blocks[block] = self._parts[:, slot, :, position : position + BLOCK]
+
+    def load(self, block: int, slot: int, position: int) -> None:
+        self._parts[:, slot, :, position : position + BLOCK] = self._blocks[block]
+
     def _offset(self, part: int, slot: int) -> int:
         return (part * self.layout.slots + slot) * self.layout.slot_bytes
+
+
+def _pages(size: int) -> mmap.mmap:
+    """Virtual memory of `size` bytes that costs what is touched of it."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", MAP_NORESERVE)
+    memory = mmap.mmap(-1, size, flags=flags)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
 
 
 class DeviceKvCache:
     """Cache in a device's own memory, held by OrtValues; its size is fixed from the start.
 
     A slot is copied by a graph of one Identity node that reads at one address and writes at the other, because ONNX
-    Runtime offers no copy inside a device. Written for CUDA; run only with `device="cpu"` so far (no GPU was at hand).
+    Runtime offers no copy inside a device. It keeps no blocks beside the slots. Written for CUDA; run only with
+    `device="cpu"` so far (no GPU was at hand).
     """
+
+    blocks = 0
 
     def __init__(self, layout: KvLayout, device: DeviceInUse) -> None:
         import onnxruntime
@@ -143,6 +172,12 @@ class DeviceKvCache:
 
     def release(self, slot: int) -> None:
         """Nothing to give back: the buffers stay as they are."""
+
+    def save(self, slot: int, position: int, block: int) -> None:
+        raise LookupError(f"no block {block}: a device keeps none")
+
+    def load(self, block: int, slot: int, position: int) -> None:
+        raise LookupError(f"no block {block}: a device keeps none")
 
 
 def _copy_session(dtype: np.dtype[np.float32] | np.dtype[np.float16], device: DeviceInUse) -> InferenceSession:

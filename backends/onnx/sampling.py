@@ -65,6 +65,11 @@ class Sampler:
         self._seen.add(token)
         return token
 
+    def take(self, token: int) -> None:
+        """Count a token as seen that was not chosen but given."""
+        if self._penalty != 1:
+            self._seen.add(token)
+
     def _choose(self, logits: Row) -> int:
         token = int(logits.argmax()) if self._greedy else self._sample(logits)
         if not math.isfinite(logits[token]):

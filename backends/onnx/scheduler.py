@@ -2,16 +2,20 @@
 
 Each step does, in this order:
 
-1. receive: move what was submitted to the waiting queues; sleep when there is nothing to do.
+1. receive: move what was submitted to the waiting room; sleep when there is nothing to do.
 2. sweep: end what its caller cancelled or whose deadline has passed.
-3. prefill: feed prompt tokens of one sequence at a time, `prefill_chunk` of them when nothing decodes and no more than
-   `prefill_budget` beside running sequences, so that their next token does not wait for a long prompt. The last
-   chunk yields the first token of the answer.
-4. decode: one run [n, 1] gives every running sequence its next token.
+3. prefill: feed prompt tokens of one sequence at a time, `prefill_chunk` of them when nothing decodes and what the
+   `PrefillBudget` allows beside running sequences, so that their next token does not wait for a long prompt. What the
+   prefix cache has of the prompt is copied instead. The last chunk yields the first token of the answer.
+4. jump: where a grammar leaves no choice for several tokens, one run appends them all.
+5. decode: one run [n, 1] gives every running sequence its next token.
 
 Running sequences hold the slots 0 .. n - 1 without a gap. When one ends the last takes its slot (a copy of its KV, <
 2 ms), so that a decode run always covers one range of the buffers. The sequence in prefill holds a slot above that
 range.
+
+Nothing that a sequence computes depends on what runs beside it: not which tokens share a run (`_chunk_length`), not
+what is reused (`prefix_cache`), not when it jumps (`JUMP_FROM` is fixed).
 """
 
 from __future__ import annotations
@@ -19,20 +23,55 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import structlog
 
-from backends.errors import Cancelled, DeadlineExceeded, Overloaded, StackError, Unavailable
-from backends.inference import Finish, GenerationEvent, Priority, StopReason
+from backends.errors import BadRequest, Cancelled, DeadlineExceeded, Overloaded, StackError, Unavailable
+from backends.inference import Finish, GenerationEvent, StopReason
+from backends.onnx.admission import WaitingSequences
 from backends.onnx.executor import Executor, Logits
+from backends.onnx.grammar import Constraint
+from backends.onnx.prefix_cache import BLOCK, PrefixCache
 from backends.onnx.sampling import log_probabilities
 from backends.onnx.sequence import Sequence, SequenceEvents
 
+JUMP_FROM = 4
+"""Forced tokens from which a run of their own is worth it; fewer go through decode runs like any other."""
+JUMP_TOKENS = 64
+"""Forced tokens of one run at most."""
+
 log = structlog.get_logger(__name__)
+
+
+class PrefillBudget(Protocol):
+    """How many prompt tokens a step may take beside running sequences."""
+
+    def tokens(self) -> int:
+        """For the next step."""
+
+    def measured(self, tokens: int, seconds: float) -> None:
+        """A prefill run of that many tokens took so long."""
+
+
+class GapBudget:
+    """As many tokens as this machine prefills in `gap_s` seconds, by its last runs: so long at most do the running
+    sequences wait beyond their own step."""
+
+    def __init__(self, gap_s: float, *, least: int = 16, first: int = 64) -> None:
+        self._gap_s = gap_s
+        self._least = least
+        self._tokens = float(max(first, least))
+
+    def tokens(self) -> int:
+        return max(self._least, int(self._tokens))
+
+    def measured(self, tokens: int, seconds: float) -> None:
+        if tokens >= self._least and seconds > 0:  # short runs cost what weights cost to read, not what tokens cost
+            self._tokens += 0.2 * (tokens * self._gap_s / seconds - self._tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +82,16 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerStats:
-    """What is there now (`running`, with the sequence in prefill, and `waiting`) and counters since the start."""
+    """What is there now (`running`, with the sequence in prefill, and `waiting`) and counters since the start.
+
+    prompt_tokens: computed; reused_tokens: of prompts, taken from the prefix cache instead.
+    """
 
     running: int = 0
     waiting: int = 0
     steps: int = 0
     prompt_tokens: int = 0
+    reused_tokens: int = 0
     generated_tokens: int = 0
     finished: int = 0
     cancelled: int = 0
@@ -58,8 +101,9 @@ class SchedulerStats:
 class Scheduler:
     """Owns an executor and the thread that drives it.
 
-    queue_length: sequences that may wait while every slot is taken. idle_release_s: seconds without work after which
-    the slots' memory is given back. now: seconds since the Unix epoch, for deadlines.
+    queue_length: sequences that may wait while every slot is taken. prefill_chunk: prompt tokens of one run at most.
+    idle_release_s: seconds without work after which the slots' memory is given back. now: seconds since the Unix
+    epoch, for deadlines. clock: seconds, for measuring.
     """
 
     def __init__(
@@ -68,9 +112,10 @@ class Scheduler:
         *,
         queue_length: int,
         prefill_chunk: int,
-        prefill_budget: int,
+        prefill_budget: PrefillBudget,
         idle_release_s: float = 1.0,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.perf_counter,
         name: str = "engine",
     ) -> None:
         self._executor = executor
@@ -79,13 +124,15 @@ class Scheduler:
         self._prefill_budget = prefill_budget
         self._idle_release_s = idle_release_s
         self._now = now
+        self._clock = clock
         # A SimpleQueue may be put to from a destructor, also one that runs in the engine's thread: no lock to meet
         # twice.
         self._inbox: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
         self._admission = threading.Lock()
         self._admitted = 0
         self._closing = False
-        self._waiting: dict[Priority, deque[Sequence]] = {"interactive": deque(), "batch": deque()}
+        self._waiting = WaitingSequences()
+        self._prefixes = PrefixCache(executor.blocks)
         self._prefilling: Sequence | None = None
         self._prefill_slot = 0
         self._running: list[Sequence] = []
@@ -94,7 +141,7 @@ class Scheduler:
         """What this step has to tell; told together at its end, so that no reader wakes up amid the step."""
         self._used_slots = 0
         """Slots 0 .. used - 1 hold memory that has not been given back."""
-        self._steps = self._prompt_tokens = self._generated_tokens = 0
+        self._steps = self._prompt_tokens = self._reused_tokens = self._generated_tokens = 0
         self._finished = self._cancelled = self._failed = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -126,6 +173,7 @@ class Scheduler:
             waiting=max(0, self._admitted - running),
             steps=self._steps,
             prompt_tokens=self._prompt_tokens,
+            reused_tokens=self._reused_tokens,
             generated_tokens=self._generated_tokens,
             finished=self._finished,
             cancelled=self._cancelled,
@@ -157,9 +205,11 @@ class Scheduler:
                 try:
                     self._sweep()
                     self._prefill()
+                    self._jump()
                     self._decode()
                 except Exception:
                     log.exception("engine step failed")
+                    self._prefixes.clear()
                     self._fail_slots(Unavailable("the engine failed in this step; the request was not completed"))
                 self._tell()
                 self._steps += 1
@@ -170,7 +220,7 @@ class Scheduler:
     def _receive(self) -> bool:
         """Fetch submissions, and block for them when there is nothing else to do. False when it is time to end."""
         while True:
-            idle = not (self._running or self._prefilling or any(self._waiting.values()))
+            idle = not (self._running or self._prefilling or self._waiting)
             if self._closing:
                 return False
             try:
@@ -182,15 +232,14 @@ class Scheduler:
                 self._release_slots()
                 continue
             if sequence is not None:
-                self._waiting[sequence.priority].append(sequence)
+                self._waiting.push(sequence)
 
     def _sweep(self) -> None:
         """End the sequences that nobody waits for any more."""
         now = self._now()
-        for waiting in self._waiting.values():
-            for sequence in [s for s in waiting if _unwanted(s, now)]:
-                waiting.remove(sequence)
-                self._abandon(sequence)
+        for sequence in [s for s in self._waiting if _unwanted(s, now)]:
+            self._waiting.remove(sequence)
+            self._abandon(sequence)
         if self._prefilling is not None and _unwanted(self._prefilling, now):
             sequence, self._prefilling = self._prefilling, None
             self._abandon(sequence)
@@ -199,7 +248,7 @@ class Scheduler:
                 self._abandon(self._vacate(slot))
 
     def _prefill(self) -> None:
-        budget = self._prefill_budget if self._running else self._prefill_chunk
+        budget = self._prefill_budget.tokens() if self._running else self._prefill_chunk
         while budget > 0:
             if self._prefilling is None and not self._admit():
                 return
@@ -208,18 +257,22 @@ class Scheduler:
             chunk = sequence.prompt[sequence.cached :][: self._chunk_length(sequence, budget)]
             end = sequence.cached + len(chunk)
             last = end == len(sequence.prompt)
+            started = self._clock()
             try:
-                logits = self._executor.prefill(self._prefill_slot, chunk, sequence.cached, last=last)
+                logits = self._executor.prefill(self._prefill_slot, chunk, sequence.cached, rows=int(last))
             except Exception as error:
                 self._fault(sequence, error)
                 self._prefilling = None
                 return
+            self._prefill_budget.measured(len(chunk), self._clock() - started)
             budget -= len(chunk)
             sequence.cached = end
             self._prompt_tokens += len(chunk)
-            if logits is None:
+            self._waiting.charge(sequence.caller, len(chunk))
+            if not last:
                 continue
-            if self._accept(sequence, self._choose(sequence, logits)):
+            self._keep_prefix(sequence)
+            if self._accept(sequence, self._choose(sequence, logits[0])):
                 slot = len(self._running)
                 if slot != self._prefill_slot:
                     self._executor.move(self._prefill_slot, slot, sequence.cached)
@@ -238,14 +291,56 @@ class Scheduler:
         return left if left - length == 1 else length
 
     def _admit(self) -> bool:
-        """Give the next waiting sequence the first slot above the running ones; interactive ones go first."""
-        waiting = self._waiting["interactive"] or self._waiting["batch"]
-        if not waiting or len(self._running) >= self._executor.slots:
+        """Give the next waiting sequence the first slot above the running ones, and what is known of its prompt."""
+        if len(self._running) >= self._executor.slots:
             return False
-        self._prefilling = waiting.popleft()
+        sequence = self._waiting.pop()
+        if sequence is None:
+            return False
+        self._prefilling = sequence
         self._prefill_slot = len(self._running)
         self._used_slots = max(self._used_slots, self._prefill_slot + 1)
+        for block in self._prefixes.match(sequence.prefix):
+            self._executor.load(block, self._prefill_slot, sequence.cached)
+            sequence.cached += BLOCK
+        sequence.reused = sequence.cached
+        self._reused_tokens += sequence.reused
         return True
+
+    def _keep_prefix(self, sequence: Sequence) -> None:
+        """Save the prompt's blocks while the slot still holds nothing but the prompt."""
+        for position, block in self._prefixes.add(sequence.prefix):
+            self._executor.save(self._prefill_slot, position, block)
+
+    def _jump(self) -> None:
+        """Append the tokens that grammars have decided on, sequence by sequence, each with one run."""
+        for slot in reversed(range(len(self._running))):
+            sequence = self._running[slot]
+            while len(sequence.forced) >= JUMP_FROM:
+                if not self._append_forced(slot, sequence):
+                    self._vacate(slot)
+                    break
+
+    def _append_forced(self, slot: int, sequence: Sequence) -> bool:
+        """Run the newest token and the forced ones behind it; False if the sequence ended or failed."""
+        count = min(len(sequence.forced), JUMP_TOKENS, sequence.max_tokens - sequence.completion_tokens)
+        tokens = [sequence.forced[i] for i in range(count)]
+        ids = np.array([sequence.last, *tokens], np.int64)
+        rows = len(ids) if sequence.logprobs else 1
+        try:
+            logits = self._executor.prefill(slot, ids, sequence.cached, rows=rows)
+        except Exception as error:
+            self._fault(sequence, error)
+            return False
+        for position, token in enumerate(tokens):
+            sequence.forced.popleft()
+            sequence.sampler.take(token)
+            sequence.cached += 1
+            logprobs = _logprobs(sequence, logits[position], token) if sequence.logprobs else None
+            if not self._accept(sequence, _Choice(token, logprobs)):
+                return False
+        sequence.cached += 1
+        return self._accept(sequence, self._choose(sequence, logits[-1]))
 
     def _decode(self) -> None:
         running = self._running
@@ -271,29 +366,49 @@ class Scheduler:
     def _choose(self, sequence: Sequence, logits: Logits) -> _Choice | None:
         """The sequence's next token; None if it failed instead."""
         try:
-            token = sequence.sampler.choose(logits)
+            if sequence.forced:
+                token = sequence.forced.popleft()
+                sequence.sampler.take(token)
+            elif sequence.constraint is None:
+                token = sequence.sampler.choose(logits)
+            else:
+                token = sequence.sampler.choose(sequence.constraint.masked(logits))
+                if token not in sequence.ends:
+                    self._follow_grammar(sequence, sequence.constraint, token)
             return _Choice(token, _logprobs(sequence, logits, token) if sequence.logprobs else None)
+        except BadRequest as error:
+            self._fail(sequence, error)
+            return None
         except Exception as error:
             self._fault(sequence, error)
             return None
+
+    @staticmethod
+    def _follow_grammar(sequence: Sequence, constraint: Constraint, token: int) -> None:
+        """Go on in the grammar by the chosen token and by all that it leaves no choice about."""
+        constraint.accept(token)
+        for forced in constraint.forced():
+            constraint.accept(forced)
+            sequence.forced.append(forced)
 
     def _accept(self, sequence: Sequence, choice: _Choice | None) -> bool:
         """Add the token to the answer; False if the sequence ended with it or has failed."""
         if choice is None:
             return False
         self._generated_tokens += 1
-        if choice.token in sequence.eos:
-            return self._finish(sequence, "end_of_turn")
+        if choice.token in sequence.ends:
+            return self._finish(sequence, sequence.ends[choice.token])
         sequence.last = choice.token
         sequence.completion_tokens += 1
         try:
-            delta = sequence.answer.push(choice.token, choice.logprobs)
+            deltas = sequence.answer.push(choice.token, choice.logprobs)
         except Exception as error:
             self._fault(sequence, error)
             return False
-        if delta is not None:
-            self._outbox.append((sequence, delta))
+        self._outbox += [(sequence, delta) for delta in deltas]
         if sequence.answer.stopped:
+            return self._finish(sequence, "end_of_turn")
+        if sequence.constraint is not None and sequence.constraint.complete and not sequence.forced:
             return self._finish(sequence, "end_of_turn")
         if sequence.completion_tokens >= sequence.max_tokens:
             return self._finish(sequence, "out_of_tokens")
@@ -311,11 +426,9 @@ class Scheduler:
     # ---- how a sequence ends: once, whatever else fails
 
     def _finish(self, sequence: Sequence, reason: StopReason) -> bool:
-        delta = sequence.answer.flush()
-        if delta is not None:
-            self._outbox.append((sequence, delta))
+        self._outbox += [(sequence, delta) for delta in sequence.answer.flush()]
         self._finished += 1
-        self._end(sequence, Finish(reason, len(sequence.prompt), sequence.completion_tokens))
+        self._end(sequence, Finish(reason, len(sequence.prompt), sequence.completion_tokens, sequence.reused))
         return False
 
     def _abandon(self, sequence: Sequence) -> None:
@@ -336,6 +449,8 @@ class Scheduler:
 
     def _end(self, sequence: Sequence, event: Finish | StackError) -> None:
         sequence.ended = True
+        self._waiting.charge(sequence.caller, sequence.completion_tokens)
+        self._waiting.leave(sequence.caller)
         with self._admission:
             self._admitted -= 1
         self._outbox.append((sequence, event))
@@ -356,12 +471,12 @@ class Scheduler:
         with self._admission:  # nobody is between its check and its put
             pass
         self._fail_slots(error)
-        left = [s for waiting in self._waiting.values() for s in waiting]
         while not self._inbox.empty():
             sequence = self._inbox.get()
             if sequence is not None:
-                left.append(sequence)
-        for sequence in left:
+                self._waiting.push(sequence)
+        for sequence in list(self._waiting):
+            self._waiting.remove(sequence)
             self._fail(sequence, error)
         self._tell()
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from backends.errors import StackError
-from backends.inference import GenerationEvent, Priority, TextDelta
+from backends.inference import GenerationEvent, Priority, StopReason, TextDelta, ToolCallDelta
 from backends.onnx.answer import Answer
 from backends.onnx.executor import Ids
+from backends.onnx.grammar import Constraint
+from backends.onnx.prefix_cache import Digest
 from backends.onnx.sampling import Sampler
 
 
@@ -17,20 +20,24 @@ from backends.onnx.sampling import Sampler
 class Sequence:
     """One request on its way through the scheduler.
 
-    prompt: int64 [n], not empty, shorter than a slot. max_tokens: at least 1; prompt and answer fit the slot. eos:
-    tokens that end the answer. logprobs: number of most likely tokens to report per token. deadline: seconds since
-    the Unix epoch.
+    prompt: int64 [n], not empty, shorter than a slot. max_tokens: at least 1; prompt and answer fit the slot. ends:
+    the tokens that end the answer, and as what. constraint: the grammar that the answer obeys. prefix: digests of the
+    prompt's blocks, for reuse. logprobs: number of most likely tokens to report per token. caller: whom its tokens are
+    charged to. deadline: seconds since the Unix epoch.
     """
 
     prompt: Ids
     sampler: Sampler
     answer: Answer
     max_tokens: int
-    eos: frozenset[int]
+    ends: Mapping[int, StopReason]
+    constraint: Constraint | None = None
+    prefix: list[Digest] = field(default_factory=list)
     logprobs: int = 0
     token_text: Callable[[int], str] = str
     deadline: float | None = None
     priority: Priority = "interactive"
+    caller: str = ""
     events: queue.SimpleQueue[GenerationEvent | StackError] = field(default_factory=queue.SimpleQueue)
     wake: Callable[[], None] = lambda: None
     """Rouses the scheduler that has the sequence."""
@@ -40,6 +47,10 @@ class Sequence:
     """Tokens of the sequence that its slot holds."""
     last: int = -1
     """The newest token; it goes into the slot with the next run."""
+    forced: deque[int] = field(default_factory=deque)
+    """Tokens that the grammar has already decided on, to be answered before any is chosen."""
+    reused: int = 0
+    """Tokens of the prompt whose KV was there already."""
     completion_tokens: int = 0
 
     def cancel(self) -> None:
@@ -68,6 +79,8 @@ class SequenceEvents(Iterator[GenerationEvent]):
         event, self._next = self._next or self._events.get(), None
         if isinstance(event, TextDelta):
             return self._joined(event)
+        if isinstance(event, ToolCallDelta):
+            return event
         self._ended = True
         if isinstance(event, StackError):
             raise event

@@ -41,7 +41,7 @@ def sequence(prompt: list[int], max_tokens: int, **options: object) -> Sequence:
         sampler=Sampler(Sampling(), ids, seed=0),
         answer=Answer(token_text, stop),  # type: ignore[arg-type]
         max_tokens=max_tokens,
-        eos=frozenset({END}),
+        ends={END: "end_of_turn"},
         token_text=token_text,
         **options,  # type: ignore[arg-type]
     )
@@ -87,6 +87,19 @@ def read(events: SequenceEvents) -> tuple[str, str | StackError]:
     raise AssertionError("the events ended without a Finish")
 
 
+class FixedBudget:
+    """Prompt tokens per step that do not depend on the machine."""
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
+
+    def tokens(self) -> int:
+        return self._tokens
+
+    def measured(self, tokens: int, seconds: float) -> None:
+        """Nothing is learnt from it."""
+
+
 class SteppedExecutor(MemoryExecutor):
     """Decodes only as often as it is let; keeps a record of its runs.
 
@@ -99,10 +112,11 @@ class SteppedExecutor(MemoryExecutor):
         slots: int = 4,
         length: int = 512,
         steps: int | None = None,
+        blocks: int = 0,
         logits: Callable[[list[int]], Logits] = next_logits,
     ) -> None:
         """`steps`: decode runs that are let at first; None for all."""
-        super().__init__(logits, slots=slots, length=length)
+        super().__init__(logits, slots=slots, length=length, blocks=blocks)
         self.runs: list[tuple[str, int, int]] = []
         self.moves: list[tuple[int, int, int]] = []
         self.single_tokens = 0
@@ -125,11 +139,11 @@ class SteppedExecutor(MemoryExecutor):
     def decode_runs(self) -> int:
         return sum(kind == "decode" for kind, _, _ in self.runs)
 
-    def prefill(self, slot: int, ids: Ids, past: int, *, last: bool) -> Logits | None:
+    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
         self.runs.append(("prefill", slot, len(ids)))
         self.faults("prefill", slot, len(ids))
         self.single_tokens += len(ids) == 1 and past > 0
-        return super().prefill(slot, ids, past, last=last)
+        return super().prefill(slot, ids, past, rows=rows)
 
     def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
         if self._steps is not None and not self._steps.acquire(blocking=False):

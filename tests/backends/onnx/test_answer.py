@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.inference import TextDelta
+from backends.inference import TextDelta, ToolCallDelta
 from backends.onnx.answer import Answer
 
 
@@ -25,14 +25,13 @@ class Pieces:
 def run(texts: list[str], stop: tuple[str, ...]) -> tuple[list[str], bool]:
     """Texts of the deltas, and whether a stop string ended the answer."""
     answer = Answer(Pieces(texts), stop)
-    deltas: list[TextDelta | None] = []
+    deltas: list[TextDelta | ToolCallDelta] = []
     for token in range(len(texts)):
-        deltas.append(answer.push(token))
+        deltas += answer.push(token)
         if answer.stopped:
             break
-    else:
-        deltas.append(answer.flush())
-    return [delta.text for delta in deltas if delta is not None], answer.stopped
+    deltas += answer.flush()
+    return [delta.text for delta in deltas], answer.stopped
 
 
 @pytest.mark.parametrize(
@@ -76,12 +75,12 @@ def test_the_answer_is_the_text_before_the_first_stop_string_however_it_is_cut(
 def test_log_probabilities_come_with_the_text_of_their_token() -> None:
     answer = Answer(Pieces(["a", "E", "Nx", "E", "ND"]), ("END",))
     deltas = [answer.push(token, {str(token): -1.0}) for token in range(5)]
-    assert [None if d is None else (d.text, [*map(list, d.logprobs)]) for d in deltas] == [
-        ("a", [["0"]]),
-        None,
-        ("ENx", [["1"], ["2"]]),
-        None,
-        None,
+    assert [[(d.text, [*map(list, d.logprobs)]) for d in told] for told in deltas] == [
+        [("a", [["0"]])],
+        [],
+        [("ENx", [["1"], ["2"]])],
+        [],
+        [],
     ]
     assert answer.stopped
 
@@ -89,4 +88,46 @@ def test_log_probabilities_come_with_the_text_of_their_token() -> None:
 def test_log_probabilities_of_an_incomplete_character_are_not_lost() -> None:
     answer = Answer(Pieces(["", "é", ""]))
     deltas = [answer.push(token, {str(token): -1.0}) for token in range(3)]
-    assert sum(len(d.logprobs) for d in deltas if d is not None) == 3
+    assert sum(len(d.logprobs) for told in deltas for d in told) == 3
+
+
+class Calls:
+    """Takes everything between brackets for a call, and tells of it when it is over."""
+
+    def __init__(self) -> None:
+        self.held = ""
+
+    def push(self, text: str) -> list[TextDelta | ToolCallDelta]:
+        told: list[TextDelta | ToolCallDelta] = []
+        for character in text:
+            if self.held or character == "[":
+                self.held += character
+            else:
+                told.append(TextDelta(character))
+            if character == "]":
+                told.append(ToolCallDelta("failed", self.held))
+                self.held = ""
+        return told
+
+    def finish(self) -> list[TextDelta | ToolCallDelta]:
+        return [ToolCallDelta("failed", self.held)] if self.held else []
+
+
+def test_calls_are_told_apart_from_text_and_no_log_probability_is_lost() -> None:
+    answer = Answer(Pieces(["a", "[b", "c", "]", "d", "[e"]), (), Calls())
+    deltas = [delta for token in range(6) for delta in answer.push(token, {str(token): -1.0})]
+    deltas += answer.flush()
+    assert [(delta.kind, delta.text, [*map(list, delta.logprobs)]) for delta in deltas] == [
+        ("text", "a", [["0"]]),
+        ("tool_call", "[bc]", [["1"], ["2"], ["3"]]),
+        ("text", "d", [["4"]]),
+        ("tool_call", "[e", [["5"]]),
+    ]
+
+
+def test_what_a_parser_never_tells_of_still_has_its_log_probabilities() -> None:
+    calls = Calls()
+    answer = Answer(Pieces(["[a"]), (), calls)
+    assert answer.push(0, {"0": -1.0}) == []
+    calls.held = ""
+    assert answer.flush() == [TextDelta("", ({"0": -1.0},))]

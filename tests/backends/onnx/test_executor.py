@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from backends.onnx.executor import OnnxExecutor
 from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvCache, KvLayout, kv_dtype
+from backends.onnx.prefix_cache import BLOCK
 from backends.onnx.session import open_session
 
 LAYOUT = KvLayout(layers=30, slots=3, kv_heads=3, length=128, head_dim=64, dtype=kv_dtype("float32"))
@@ -36,8 +38,7 @@ def executor(request: pytest.FixtureRequest, make: Callable[[KvCache], OnnxExecu
 
 def greedy(executor: OnnxExecutor, slot: int, prompt: np.ndarray, count: int) -> list[int]:
     """The plain loop in one slot, for comparison."""
-    logits = executor.prefill(slot, prompt, 0, last=True)
-    assert logits is not None
+    (logits,) = executor.prefill(slot, prompt, 0, rows=1)
     tokens = [int(logits.argmax())]
     while len(tokens) < count:
         past = len(prompt) + len(tokens) - 1
@@ -54,26 +55,20 @@ def test_every_slot_gives_the_same_answer(executor: OnnxExecutor) -> None:
 def test_however_a_prompt_is_cut_its_logits_are_the_same_to_the_bit(
     executor: OnnxExecutor, cuts: tuple[int, ...]
 ) -> None:
-    whole = executor.prefill(0, PROMPT, 0, last=True)
-    assert whole is not None
-    expected = whole.copy()
+    expected = executor.prefill(0, PROMPT, 0, rows=1).copy()
     past = 0
     for cut in cuts:
-        assert executor.prefill(1, PROMPT[past:cut], past, last=False) is None
+        assert not len(executor.prefill(1, PROMPT[past:cut], past, rows=0))
         past = cut
-    found = executor.prefill(1, PROMPT[past:], past, last=True)
-    assert found is not None
+    found = executor.prefill(1, PROMPT[past:], past, rows=1)
     assert np.array_equal(found, expected)
 
 
 def test_a_single_token_at_the_end_is_the_one_cut_that_rounds_differently(executor: OnnxExecutor) -> None:
     """Known gap of the kernels, which the scheduler avoids. Should this fail, its rule can go."""
-    whole = executor.prefill(0, PROMPT, 0, last=True)
-    assert whole is not None
-    expected = whole.copy()
-    executor.prefill(1, PROMPT[:-1], 0, last=False)
-    found = executor.prefill(1, PROMPT[-1:], len(PROMPT) - 1, last=True)
-    assert found is not None
+    expected = executor.prefill(0, PROMPT, 0, rows=1).copy()
+    executor.prefill(1, PROMPT[:-1], 0, rows=0)
+    found = executor.prefill(1, PROMPT[-1:], len(PROMPT) - 1, rows=1)
     assert 0 < np.abs(found - expected).max() < 2
     assert found.argmax() == expected.argmax()
 
@@ -83,8 +78,7 @@ def test_sequences_of_different_lengths_decode_together_to_the_bit_as_alone(exec
     alone = [greedy(executor, slot, prompt, 5) for slot, prompt in enumerate(prompts)]
     last = []
     for slot, prompt in enumerate(prompts):
-        logits = executor.prefill(slot, prompt, 0, last=True)
-        assert logits is not None
+        (logits,) = executor.prefill(slot, prompt, 0, rows=1)
         last.append(int(logits.argmax()))
     together = [[token] for token in last]
     for step in range(4):
@@ -97,8 +91,8 @@ def test_sequences_of_different_lengths_decode_together_to_the_bit_as_alone(exec
 
 def test_a_moved_sequence_goes_on_as_if_it_had_stayed(executor: OnnxExecutor) -> None:
     expected = greedy(executor, 0, PROMPT, 4)
-    executor.prefill(2, PROMPT, 0, last=True)
-    executor.prefill(0, PROMPT[:5], 0, last=True)
+    executor.prefill(2, PROMPT, 0, rows=1)
+    executor.prefill(0, PROMPT[:5], 0, rows=1)
     executor.move(2, 0, len(PROMPT))
     past = np.array([len(PROMPT)])
     assert int(executor.decode(0, np.array(expected[:1]), past)[0].argmax()) == expected[1]
@@ -106,8 +100,8 @@ def test_a_moved_sequence_goes_on_as_if_it_had_stayed(executor: OnnxExecutor) ->
 
 def test_a_released_slot_can_be_used_again_and_leaves_the_others_alone(executor: OnnxExecutor) -> None:
     expected = greedy(executor, 0, PROMPT, 3)
-    executor.prefill(0, PROMPT, 0, last=True)
-    executor.prefill(1, PROMPT, 0, last=True)
+    executor.prefill(0, PROMPT, 0, rows=1)
+    executor.prefill(1, PROMPT, 0, rows=1)
     executor.release(1)
     past = np.array([len(PROMPT)])
     assert int(executor.decode(0, np.array(expected[:1]), past)[0].argmax()) == expected[1]
@@ -116,11 +110,39 @@ def test_a_released_slot_can_be_used_again_and_leaves_the_others_alone(executor:
 
 def test_a_run_over_some_slots_does_not_touch_the_next(executor: OnnxExecutor) -> None:
     expected = greedy(executor, 2, PROMPT, 3)
-    executor.prefill(2, PROMPT, 0, last=True)
+    executor.prefill(2, PROMPT, 0, rows=1)
     for _ in range(2):
         executor.decode(0, np.array([1, 1]), np.array([0, 0]))
     past = np.array([len(PROMPT)])
     assert int(executor.decode(2, np.array(expected[:1]), past)[0].argmax()) == expected[1]
+
+
+def test_logits_after_each_of_the_last_tokens_are_those_of_prompts_that_end_there(executor: OnnxExecutor) -> None:
+    rows = executor.prefill(0, PROMPT, 0, rows=3).copy()
+    for cut, row in zip((len(PROMPT) - 2, len(PROMPT) - 1, len(PROMPT)), rows, strict=True):
+        (expected,) = executor.prefill(1, PROMPT[:cut], 0, rows=1)
+        assert np.array_equal(row, expected)
+
+
+def test_blocks_of_another_slot_give_the_same_logits_to_the_bit(make: Callable[[KvCache], OnnxExecutor]) -> None:
+    executor = make(HostKvCache(replace(LAYOUT, blocks=3)))
+    prompt = np.arange(100, 100 + 2 * BLOCK + 5)
+    expected = executor.prefill(0, prompt, 0, rows=1).copy()
+    for block in range(2):
+        executor.save(0, block * BLOCK, 2 - block)
+    executor.prefill(0, prompt[::-1].copy(), 0, rows=0)  # the slot holds something else by now
+    for block in range(2):
+        executor.load(2 - block, 1, block * BLOCK)
+    assert np.array_equal(executor.prefill(1, prompt[2 * BLOCK :], 2 * BLOCK, rows=1), expected)
+
+
+def test_a_device_cache_keeps_no_blocks() -> None:
+    cache = DeviceKvCache(replace(LAYOUT, blocks=3), "cpu")
+    assert cache.blocks == 0
+    with pytest.raises(LookupError):
+        cache.save(0, 0, 0)
+    with pytest.raises(LookupError):
+        cache.load(0, 0, 0)
 
 
 def test_host_memory_grows_with_use_and_is_given_back() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,15 +43,18 @@ from backends.onnx.tokenizer import TextTokenizer
 from backends.ports import TextGenerator
 from backends.wire import LoopbackTextGenerator
 from generated.models import (
+    CompletionMessage,
+    GrammarResponseFormat,
     ImageContentItem,
     JsonSchemaResponseFormat,
+    Message,
     SystemMessage,
     TextContentItem,
     ToolDefinition,
     UserMessage,
 )
 
-SETTINGS = EngineSettings(device="cpu", threads=2, slots=8, max_context=1024, prefill_chunk=64, prefill_budget=32)
+SETTINGS = EngineSettings(device="cpu", threads=2, slots=8, max_context=1024, prefill_chunk=64)
 TIPS = ChatPrompt((UserMessage(content="Give me three tips for staying healthy."),))
 
 
@@ -283,10 +288,10 @@ TOOL = ToolDefinition(tool_name="weather")
         (asked(ChatPrompt((UserMessage(content="x", context=IMAGE),))), Unsupported, "images", "/messages/0/context"),
         (asked(replace(TIPS, tools=(TOOL,))), Unsupported, "tool calls", "/tools"),
         (
-            replace(asked(TIPS), response_format=JsonSchemaResponseFormat(json_schema={})),
-            Unsupported,
-            "response_format",
-            "/response_format",
+            replace(asked(TIPS), response_format=JsonSchemaResponseFormat(json_schema={"type": "banana"})),
+            BadRequest,
+            "banana",
+            "/response_format/json_schema",
         ),
         (replace(asked(TIPS), model=DEFAULT_EMBEDDING_MODEL), BadRequest, "embedding model", "/model_id"),
         (replace(asked(TIPS), model="no/such"), UnknownReference, "no/such", None),
@@ -390,3 +395,93 @@ def test_a_model_without_a_chat_template_completes_and_does_not_chat(copy: Path,
         generator.generate(context, asked(TIPS))
     assert answer(generator, context, asked("1, 2, 3,", 4)).text
     generator.close()
+
+
+PERSON = JsonSchemaResponseFormat(
+    json_schema={
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "city": {"type": "string"}},
+        "required": ["name", "age", "city"],
+        "additionalProperties": False,
+    }
+)
+MARIA = ChatPrompt((UserMessage(content="Extract the person as JSON: Maria is 34 years old and lives in Lisbon."),))
+
+
+def test_a_json_schema_is_obeyed_by_chat_and_completion(generator: TextGenerator, context: CallContext) -> None:
+    found = answer(generator, context, replace(asked(MARIA, 60), response_format=PERSON))
+    assert json.loads(found.text) == {"name": "Maria", "age": 34, "city": "Lisbon"}
+    assert found.stop_reason == "end_of_turn"
+    completed = answer(generator, context, replace(asked("Maria, 34, Lisbon: ", 60), response_format=PERSON))
+    assert set(json.loads(completed.text)) == {"name", "age", "city"}
+
+
+def test_a_grammar_is_obeyed_by_samples_too(generator: TextGenerator, context: CallContext) -> None:
+    form = GrammarResponseFormat(bnf={"gbnf": 'root ::= ("yes" | "no") ", " [a-z ]{5,20} "."'})
+    for seed in range(4):
+        request = asked(TIPS, 40, temperature=1.5, seed=seed, top_p=0.95)
+        found = answer(generator, context, replace(request, response_format=form)).text
+        assert re.fullmatch(r"(yes|no), [a-z ]{5,20}\.", found)
+
+
+def test_a_constrained_answer_reports_log_probabilities_of_the_model_itself(
+    generator: TextGenerator, context: CallContext
+) -> None:
+    request = replace(asked(MARIA, 60), response_format=PERSON, logprobs=2)
+    found = answer(generator, context, request)
+    assert json.loads(found.text) == json.loads(answer(generator, context, replace(request, logprobs=0)).text), (
+        "reporting changed the answer"
+    )
+    assert len(found.logprobs) == found.completion_tokens
+    assert "".join(next(iter(entry)) for entry in found.logprobs) == found.text
+    assert any(value < -1 for entry in found.logprobs for value in entry.values())
+
+
+def test_max_tokens_can_cut_json(generator: TextGenerator, context: CallContext) -> None:
+    found = answer(generator, context, replace(asked(MARIA, 5), response_format=PERSON))
+    assert found.stop_reason == "out_of_tokens"
+    assert found.completion_tokens == 5
+    assert found.text.startswith('{"name":"')
+
+
+def test_constrained_and_free_answers_are_the_same_together_as_alone(
+    engine: OnnxTextGenerator, context: CallContext
+) -> None:
+    requests = [
+        request
+        for i in range(6)
+        for request in (
+            asked(f"Here are {i + 2} things about the sea:", 20 + i),
+            replace(asked(MARIA, 60 - i), response_format=PERSON),
+        )
+    ]
+    alone = [answer(engine, context, request).text for request in requests]
+    together = [engine.generate(context, request) for request in requests]
+    assert [collect(events).text for events in together] == alone
+
+
+def test_a_repeated_prompt_pays_only_for_its_end_and_answers_the_same(
+    model_store: ModelStore, context: CallContext, tokenizer: TextTokenizer
+) -> None:
+    story = " ".join(f"On day {i} the ship sailed on towards the {i % 7}th island." for i in range(40))
+    history: tuple[Message, ...] = (SystemMessage(content=story), UserMessage(content="Where is the ship?"))
+    first = asked(ChatPrompt(history), 24)
+    reply = CompletionMessage(content="At sea.", stop_reason="end_of_turn")
+    second = asked(ChatPrompt((*history, reply, UserMessage(content="And on day 12?"))), 24)
+    fresh = OnnxTextGenerator(model_store, SETTINGS.model_copy(update={"prefix_cache_mb": 0}))
+    try:
+        expected = [answer(fresh, context, request) for request in (first, second, first)]
+    finally:
+        fresh.close()
+    warm = OnnxTextGenerator(model_store, SETTINGS)
+    try:
+        found = [answer(warm, context, request) for request in (first, second, first)]
+        stats = warm.stats()[DEFAULT_LLM]
+        ada = CallContext(request_id="r", owner="ada")
+        finish = next(event for event in warm.generate(ada, first) if isinstance(event, Finish))
+    finally:
+        warm.close()
+    assert [a.text for a in found] == [a.text for a in expected]
+    assert stats.prompt_tokens < sum(a.prompt_tokens for a in found) / 2
+    assert stats.prompt_tokens + stats.reused_tokens == sum(a.prompt_tokens for a in found)
+    assert finish.cached_tokens == 0, "one owner's prompts shorten the wait of another"

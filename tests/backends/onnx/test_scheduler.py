@@ -15,6 +15,7 @@ from backends.onnx.executor import Executor, Logits
 from backends.onnx.scheduler import Scheduler
 from backends.onnx.sequence import SequenceEvents
 from tests.backends.onnx.sequences import (
+    FixedBudget,
     SteppedExecutor,
     endless_prompts,
     next_logits,
@@ -48,7 +49,7 @@ class Start:
             executor,
             queue_length=queue,
             prefill_chunk=chunk,
-            prefill_budget=budget,
+            prefill_budget=FixedBudget(budget),
             idle_release_s=idle_release_s,
             now=now,
         )
