@@ -24,6 +24,7 @@ from generated.models import (
     SamplingParams,
     TextContentItem,
     TokenLogProbs,
+    TokenUsage,
     ToolCall,
     TopKSamplingStrategy,
     TopPSamplingStrategy,
@@ -80,10 +81,24 @@ class Answer:
 
     text: str
     tool_calls: tuple[ToolCall, ...]
-    stop_reason: StopReason
+    finish: Finish
     logprobs: tuple[dict[str, float], ...]
-    prompt_tokens: int
-    completion_tokens: int
+
+    @property
+    def stop_reason(self) -> StopReason:
+        return self.finish.stop_reason
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.finish.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        return self.finish.completion_tokens
+
+    def usage(self) -> TokenUsage:
+        """What it cost."""
+        return usage_of(self.finish)
 
     def message(self) -> CompletionMessage:
         """The contract's assistant message."""
@@ -109,14 +124,7 @@ def collect(events: Iterable[GenerationEvent]) -> Answer:
                 if event.call is not None:
                     calls.append(event.call)
             case Finish():
-                return Answer(
-                    "".join(texts),
-                    tuple(calls),
-                    event.stop_reason,
-                    tuple(logprobs),
-                    event.prompt_tokens,
-                    event.completion_tokens,
-                )
+                return Answer("".join(texts), tuple(calls), event, tuple(logprobs))
     raise Unavailable("the engine ended the generation before its last event")
 
 
@@ -158,3 +166,12 @@ def collect_all(
 def token_logprobs(logprobs: Iterable[dict[str, float]]) -> list[TokenLogProbs]:
     """The contract's form of per-token log probabilities."""
     return [TokenLogProbs(logprobs_by_token=by_token) for by_token in logprobs]
+
+
+def usage_of(finish: Finish) -> TokenUsage:
+    """The contract's form of what a generation cost."""
+    return TokenUsage(
+        prompt_tokens=finish.prompt_tokens,
+        completion_tokens=finish.completion_tokens,
+        cached_tokens=finish.cached_tokens,
+    )

@@ -125,24 +125,6 @@ class TokenLogProbs(BaseModel):
 ToolCallParseStatus = TypeAliasType("ToolCallParseStatus", Literal['started', 'in_progress', 'failed', 'succeeded'])
 
 
-class CompletionResponse(BaseModel):
-    model_config = ConfigDict(
-        extra='forbid',
-    )
-    content: str
-    stop_reason: StopReason
-    logprobs: list[TokenLogProbs] | None = None
-
-
-class CompletionResponseStreamChunk(BaseModel):
-    model_config = ConfigDict(
-        extra='forbid',
-    )
-    delta: str
-    stop_reason: StopReason | None = None
-    logprobs: list[TokenLogProbs] | None = None
-
-
 class ToolParameter(BaseModel):
     name: str
     parameter_type: str
@@ -707,6 +689,18 @@ class DialogType(BaseModel):
     type: Literal['dialog'] = 'dialog'
 
 
+class TokenUsage(BaseModel):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    prompt_tokens: Annotated[int, Field(description='Tokens of the prompt')]
+    completion_tokens: Annotated[int, Field(description='Tokens of the answer')]
+    cached_tokens: Annotated[
+        int,
+        Field(description='Tokens of the prompt that were known from earlier prompts'),
+    ]
+
+
 class AgentToolWithArgs(BaseModel):
     name: str
     args: dict[str, Any]
@@ -790,6 +784,26 @@ class ToolCallDelta(BaseModel):
     type: Literal['tool_call'] = 'tool_call'
     tool_call: str | ToolCall
     parse_status: ToolCallParseStatus
+
+
+class CompletionResponse(BaseModel):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    content: str
+    stop_reason: StopReason
+    logprobs: list[TokenLogProbs] | None = None
+    usage: TokenUsage | None = None
+
+
+class CompletionResponseStreamChunk(BaseModel):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    delta: str
+    stop_reason: StopReason | None = None
+    logprobs: list[TokenLogProbs] | None = None
+    usage: TokenUsage | None = None
 
 
 AgentTool = TypeAliasType("AgentTool", str | AgentToolWithArgs)
@@ -1337,6 +1351,7 @@ class ChatCompletionResponse(BaseModel):
     )
     completion_message: CompletionMessage
     logprobs: list[TokenLogProbs] | None = None
+    usage: TokenUsage | None = None
 
 
 class ChatCompletionResponseEvent(BaseModel):
@@ -1354,6 +1369,7 @@ class ChatCompletionResponseStreamChunk(BaseModel):
         extra='forbid',
     )
     event: ChatCompletionResponseEvent
+    usage: TokenUsage | None = None
 
 
 class CreateAgentTurnRequest(BaseModel):

@@ -28,7 +28,10 @@ def batch_completion(call: Call, body: m.BatchCompletionRequest) -> m.BatchCompl
         completion_message_batch=[answer.message() for answer in answers],
         batch=[
             m.CompletionResponse(
-                content=answer.text, stop_reason=answer.stop_reason, logprobs=_logprobs(answer, logprobs)
+                content=answer.text,
+                stop_reason=answer.stop_reason,
+                logprobs=_logprobs(answer, logprobs),
+                usage=answer.usage(),
             )
             for answer in answers
         ],
@@ -54,7 +57,9 @@ def batch_chat_completion(call: Call, body: m.BatchChatCompletionRequest) -> m.B
     return m.BatchChatCompletionResponse(
         completion_message_batch=[answer.message() for answer in answers],
         batch=[
-            m.ChatCompletionResponse(completion_message=answer.message(), logprobs=_logprobs(answer, logprobs))
+            m.ChatCompletionResponse(
+                completion_message=answer.message(), logprobs=_logprobs(answer, logprobs), usage=answer.usage()
+            )
             for answer in answers
         ],
     )

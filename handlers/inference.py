@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backends.errors import Unavailable
-from backends.generation import collect, sampling_of, text_of, token_logprobs
+from backends.generation import collect, sampling_of, text_of, token_logprobs, usage_of
 from backends.inference import (
     ChatPrompt,
     EmbedRequest,
@@ -39,6 +39,7 @@ def chat_completion(
     return m.ChatCompletionResponse(
         completion_message=answer.message(),
         logprobs=token_logprobs(answer.logprobs) if body.logprobs else None,
+        usage=answer.usage(),
     )
 
 
@@ -61,6 +62,7 @@ def completion(
         content=answer.text,
         stop_reason=answer.stop_reason,
         logprobs=token_logprobs(answer.logprobs) if body.logprobs else None,
+        usage=answer.usage(),
     )
 
 
@@ -86,7 +88,9 @@ def chat_chunks(events: Iterator[GenerationEvent]) -> Iterator[m.ChatCompletionR
                 if event.text or event.logprobs:
                     yield _chat_chunk("progress", m.TextDelta(text=event.text), event.logprobs)
             case Finish():
-                yield _chat_chunk("complete", m.TextDelta(text=""), stop_reason=event.stop_reason)
+                yield _chat_chunk(
+                    "complete", m.TextDelta(text=""), stop_reason=event.stop_reason, usage=usage_of(event)
+                )
                 return
             case _:
                 tool_call = event.call if event.call is not None else event.text
@@ -104,7 +108,7 @@ def completion_chunks(events: Iterator[GenerationEvent]) -> Iterator[m.Completio
                     logprobs = token_logprobs(event.logprobs) if event.logprobs else None
                     yield m.CompletionResponseStreamChunk(delta=event.text, logprobs=logprobs)
             case Finish():
-                yield m.CompletionResponseStreamChunk(delta="", stop_reason=event.stop_reason)
+                yield m.CompletionResponseStreamChunk(delta="", stop_reason=event.stop_reason, usage=usage_of(event))
                 return
     raise Unavailable("the engine ended the generation before its last event")
 
@@ -114,6 +118,7 @@ def _chat_chunk(
     delta: m.ContentDelta,
     logprobs: tuple[dict[str, float], ...] = (),
     stop_reason: m.StopReason | None = None,
+    usage: m.TokenUsage | None = None,
 ) -> m.ChatCompletionResponseStreamChunk:
     return m.ChatCompletionResponseStreamChunk(
         event=m.ChatCompletionResponseEvent(
@@ -121,5 +126,6 @@ def _chat_chunk(
             delta=delta,
             logprobs=token_logprobs(logprobs) if logprobs else None,
             stop_reason=stop_reason,
-        )
+        ),
+        usage=usage,
     )

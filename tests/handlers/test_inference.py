@@ -60,6 +60,20 @@ def test_a_stream_starts_goes_on_and_completes_with_the_stop_reason(ready: Call)
     assert events[-1].stop_reason == message.stop_reason == "end_of_turn"
 
 
+def test_what_an_answer_cost_is_told_whole_and_in_the_last_chunk_of_a_stream(ready: Call) -> None:
+    usage = whole(ready).usage
+    assert usage is not None
+    assert usage.prompt_tokens > usage.cached_tokens == 0
+    assert usage.completion_tokens > 0
+    chunks = inference.chat_completion(ready, chat(stream=True))
+    assert isinstance(chunks, Iterator)
+    assert [chunk.usage for chunk in chunks if chunk.usage is not None] == [usage]
+    request = m.CompletionRequest(model_id="llm", content="abc", stream=True)
+    last = list(inference.completion(ready, request))[-1]
+    assert isinstance(last, m.CompletionResponseStreamChunk)
+    assert last.usage is not None and last.usage.completion_tokens == 3
+
+
 def test_log_probabilities_come_only_when_asked_for_and_for_every_token(ready: Call) -> None:
     assert whole(ready).logprobs is None
     found = whole(ready, logprobs=m.LogProbConfig(top_k=2)).logprobs
