@@ -44,6 +44,10 @@ class EngineSettings(Section):
         512, ge=0, description="Megabytes per model for the KV of prompts seen before; 0 reuses nothing. CPU only."
     )
     queue: int = Field(256, ge=0, description="Requests that may wait for a slot; one more is answered with 429.")
+    memory_mb: int = Field(
+        0, ge=0, description="Megabytes of model files kept loaded, least recently used given up; 0 for no limit."
+    )
+    keep_alive_s: float = Field(0.0, ge=0, description="Seconds after which an idle model is unloaded; 0 for never.")
     embed_batch_tokens: int = Field(512, ge=64, description="Padded tokens of one embedding run.")
 
 

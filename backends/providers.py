@@ -146,15 +146,17 @@ def _onnx_inference(settings: BackendSettings, entry: ProviderSettings) -> Provi
     from backends.models.store import ModelStore
     from backends.onnx.embedder import OnnxEmbedder
     from backends.onnx.generator import OnnxTextGenerator
+    from backends.onnx.residency import Residency
 
     models = ModelStore(settings.models)
-    generator = OnnxTextGenerator(models, settings.engine)
+    residency = Residency(settings.engine.memory_mb * 1_000_000, settings.engine.keep_alive_s)
+    generator = OnnxTextGenerator(models, settings.engine, residency=residency)
     return Provider(
         entry.api,
         entry.provider_id,
         entry.provider_type,
         generator=generator,
-        embedder=OnnxEmbedder(models, settings.engine),
+        embedder=OnnxEmbedder(models, settings.engine, residency=residency),
         models=lambda kind: [model.name for model in models.list() if model.manifest.kind == kind],
         device=generator.device,
     )

@@ -104,6 +104,10 @@ class ModelStore:
             _check_size(model.path, file, expected.size)
         return model.path
 
+    def size(self, name: str) -> int:
+        """Bytes of the model's files. Raises UnknownReference, CorruptModel, BadRequest."""
+        return self.get(name).manifest.size
+
     def defaults(self, name: str) -> dict[str, float]:
         """Sampling values to use where a request gives none. Raises UnknownReference, CorruptModel, BadRequest."""
         return dict(self.get(name).manifest.defaults)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import structlog
 
 from backends.config import EngineSettings
 from backends.context import CallContext
@@ -17,11 +16,10 @@ from backends.errors import BadRequest, Unavailable
 from backends.inference import EmbedRequest, EmbedResult, ModelLimits
 from backends.onnx.config import EncoderConfig, read_model_config
 from backends.onnx.encoder import OnnxEncoder
+from backends.onnx.residency import Residency
 from backends.onnx.turns import Admission, Turns
 
 _TOKENIZE_AT_ONCE = 64
-
-log = structlog.get_logger(__name__)
 
 
 class ModelPaths(Protocol):
@@ -30,9 +28,12 @@ class ModelPaths(Protocol):
     def path(self, name: str) -> Path:
         """Directory of the model. Raises UnknownReference, CorruptModel."""
 
+    def size(self, name: str) -> int:
+        """Bytes of the model's files. Raises UnknownReference, CorruptModel."""
+
 
 class OnnxEmbedder:
-    """Embeds texts with the encoders of the model store; a model is loaded when it is first asked for.
+    """Embeds texts with the encoders of the model store; a model is loaded when it is asked for.
 
     A call's texts are sorted by length and run in batches of at most `embed_batch_tokens` padded tokens: small runs
     stay in the cache and pad little (314 against 67 sentences/s for unsorted batches of 32). Calls take turns run by
@@ -44,14 +45,14 @@ class OnnxEmbedder:
         models: ModelPaths,
         settings: EngineSettings,
         *,
+        residency: Residency | None = None,
         load: Callable[[Path, EncoderConfig], OnnxEncoder] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._models = models
         self._settings = settings
         self._load = load or (lambda path, config: OnnxEncoder(path, config, settings.device, settings.threads))
-        self._encoders: dict[str, OnnxEncoder] = {}
-        self._loading = threading.Lock()
+        self._residency = residency or Residency()
         self._turns = Turns(now)
         self._now = now
         self._admission = Admission(settings.queue + 1, "embedding requests")
@@ -64,8 +65,7 @@ class OnnxEmbedder:
         Cancelled, DeadlineExceeded.
         """
         context.check(self._now)
-        with self._admission.enter():
-            encoder = self._encoder(request.model)
+        with self._admission.enter(), self._encoder(request.model) as encoder:
             vectors = np.empty((len(request.texts), encoder.config.embedding_dimension), np.float32)
             tokens = 0
             seat = self._turns.seat(context)
@@ -79,8 +79,7 @@ class OnnxEmbedder:
 
     def limits(self, model: str) -> ModelLimits:
         """Longest text in tokens and size of a vector. Raises UnknownReference, BadRequest, CorruptModel."""
-        encoder = self._encoders.get(model)
-        config = encoder.config if encoder else _encoder_config(model, self._models.path(model))
+        config = _encoder_config(model, self._models.path(model))
         return ModelLimits(config.max_tokens, config.embedding_dimension)
 
     def ping(self) -> None:
@@ -90,24 +89,25 @@ class OnnxEmbedder:
 
     def close(self) -> None:
         """Release the models; calls under way finish."""
-        with self._loading:
-            self._closed = True
-            self._encoders.clear()
+        self._closed = True
+        self._residency.close()
 
-    def _encoder(self, model: str) -> OnnxEncoder:
+    @contextmanager
+    def _encoder(self, model: str) -> Iterator[OnnxEncoder]:
+        """The model, held."""
         self.ping()
-        encoder = self._encoders.get(model)
-        if encoder is not None:
-            return encoder
-        with self._loading:
-            self.ping()
-            encoder = self._encoders.get(model)
-            if encoder is None:
-                path = self._models.path(model)
-                encoder = self._load(path, _encoder_config(model, path))
-                self._encoders[model] = encoder
-                log.info("encoder loaded", model=model, dimension=encoder.config.embedding_dimension)
-            return encoder
+        with self._residency.use(model, lambda: self._size(model), lambda: self._open(model)) as encoder:
+            if not isinstance(encoder, OnnxEncoder):
+                raise _not_an_encoder(model)
+            yield encoder
+
+    def _size(self, model: str) -> int:
+        _encoder_config(model, self._models.path(model))  # a wrong model must not cost another its place
+        return self._models.size(model)
+
+    def _open(self, model: str) -> OnnxEncoder:
+        path = self._models.path(model)
+        return self._load(path, _encoder_config(model, path))
 
     def _tokenize(self, context: CallContext, encoder: OnnxEncoder, texts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = []
@@ -136,5 +136,9 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 def _encoder_config(model: str, path: Path) -> EncoderConfig:
     config = read_model_config(path)
     if not isinstance(config, EncoderConfig):
-        raise BadRequest(f"model {model!r} is a language model; embeddings need an embedding model")
+        raise _not_an_encoder(model)
     return config
+
+
+def _not_an_encoder(model: str) -> BadRequest:
+    return BadRequest(f"model {model!r} is a language model; embeddings need an embedding model")

@@ -32,6 +32,12 @@ class OnnxEncoder:
         # An encoder has no KV cache, so float32 serves on CUDA too.
         self._session, self.device = open_session(directory / MODEL_FILE, device, threads)
 
+    busy = False
+    """Whoever runs it holds it."""
+
+    def close(self) -> None:
+        """Its memory goes with the last who holds it."""
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text with the tokens around it, at most `config.max_tokens`. Raises BadRequest."""
         return self._tokenizer.encode_for_embedding(texts, self.config.max_tokens)

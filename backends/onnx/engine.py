@@ -88,6 +88,16 @@ class Engine:
         self.scheduler = scheduler
         self._seeds = seeds
 
+    @property
+    def busy(self) -> bool:
+        """Whether a sequence waits or runs."""
+        stats = self.scheduler.stats()
+        return bool(stats.running or stats.waiting)
+
+    def close(self) -> None:
+        """End what is there with Unavailable."""
+        self.scheduler.close()
+
     def generate(self, context: CallContext, request: GenerateRequest) -> SequenceEvents:
         """As `TextGenerator.generate`. A `max_tokens` beyond the room that the prompt leaves is cut to that room."""
         context.check()

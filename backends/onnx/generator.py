@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
-
-import structlog
 
 from backends.config import EngineSettings
 from backends.context import CallContext
@@ -21,13 +18,12 @@ from backends.onnx.engine import Engine
 from backends.onnx.executor import OnnxExecutor
 from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvLayout, kv_dtype
 from backends.onnx.prefix_cache import BLOCK
+from backends.onnx.residency import Residency
 from backends.onnx.scheduler import GapBudget, Scheduler, SchedulerStats
 from backends.onnx.session import DeviceChoice, choose_device, open_session, runtime_distribution
 
 LENGTH_STEP = 64
 """KV slots are a multiple of this many tokens long, so that they begin on a page."""
-
-log = structlog.get_logger(__name__)
 
 
 class ModelSource(Protocol):
@@ -36,12 +32,15 @@ class ModelSource(Protocol):
     def path(self, name: str) -> Path:
         """Directory of the model. Raises UnknownReference, CorruptModel."""
 
+    def size(self, name: str) -> int:
+        """Bytes of the model's files. Raises UnknownReference, CorruptModel."""
+
     def defaults(self, name: str) -> dict[str, float]:
         """Sampling values to use where a request gives none (`repetition_penalty`). Raises UnknownReference."""
 
 
 class OnnxTextGenerator:
-    """Answers with the language models of a store; a model is loaded when it is first asked for and then stays.
+    """Answers with the language models of a store; a model is loaded when it is asked for.
 
     `max_tokens` beyond the room that the prompt leaves is cut to that room: clients ask for 4,096 tokens as a matter
     of habit. Images are refused by name.
@@ -52,33 +51,38 @@ class OnnxTextGenerator:
         models: ModelSource,
         settings: EngineSettings,
         *,
+        residency: Residency | None = None,
         seeds: Callable[[], int] = lambda: secrets.randbits(63),
     ) -> None:
-        """Raises Misconfigured: ONNX Runtime is not there, is there twice, or lacks the device of the settings."""
+        """residency: where loaded models live; one of its own if None.
+
+        Raises Misconfigured: ONNX Runtime is not there, is there twice, or lacks the device of the settings.
+        """
         choose_device(settings.device, runtime_distribution())
         self._models = models
         self._settings = settings
         self._seeds = seeds
-        self._engines: dict[str, Engine] = {}
+        self._residency = residency or Residency()
         self._devices: dict[str, DeviceChoice] = {}
-        self._loading = threading.Lock()
         self._closed = False
 
     def generate(self, context: CallContext, request: GenerateRequest) -> Iterator[GenerationEvent]:
         """As the port says. Raises also BadRequest (an embedding model, no chat template), CorruptModel."""
         context.check()
-        return self._engine(request.model).generate(context, request)
+        self._check_open()
+        model = request.model
+        with self._residency.use(model, lambda: self._size(model), lambda: self._load(model)) as engine:
+            if not isinstance(engine, Engine):
+                raise _not_a_generator(model)
+            return engine.generate(context, request)
 
     def limits(self, model: str) -> ModelLimits:
         """Context length as served; nothing is loaded for it. Raises UnknownReference, BadRequest, CorruptModel."""
-        engine = self._engines.get(model)
-        if engine is not None:
-            return ModelLimits(engine.language.context_length)
         return ModelLimits(self._context_length(self._config(model)[1]))
 
     def stats(self) -> dict[str, SchedulerStats]:
         """Counters of every loaded model, by its name."""
-        return {model: engine.scheduler.stats() for model, engine in self._engines.copy().items()}
+        return {model: engine.scheduler.stats() for model, engine in self._engines()}
 
     def devices(self) -> dict[str, DeviceChoice]:
         """Where every loaded model runs, and why."""
@@ -90,31 +94,21 @@ class OnnxTextGenerator:
         return "; ".join(sorted({f"{choice.device}: {choice.reason}" for choice in choices}))
 
     def ping(self) -> None:
-        if self._closed:
-            raise Unavailable("the text generator is closed")
-        for engine in self._engines.copy().values():
+        self._check_open()
+        for _, engine in self._engines():
             engine.scheduler.ping()
 
     def close(self) -> None:
         """Refuse what comes and end what runs with Unavailable."""
-        with self._loading:
-            self._closed = True
-            engines = list(self._engines.values())
-            self._engines.clear()
-        for engine in engines:
-            engine.scheduler.close()
+        self._closed = True
+        self._residency.close()
 
-    def _engine(self, model: str) -> Engine:
-        engine = self._engines.get(model)
-        if engine is not None:
-            return engine
-        with self._loading:
-            if self._closed:
-                raise Unavailable("the text generator is closed")
-            engine = self._engines.get(model)
-            if engine is None:
-                engine = self._engines[model] = self._load(model)
-            return engine
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the text generator is closed")
+
+    def _engines(self) -> list[tuple[str, Engine]]:
+        return [(name, model) for name, model in self._residency.loaded().items() if isinstance(model, Engine)]
 
     def _load(self, model: str) -> Engine:
         directory, config = self._config(model)
@@ -137,15 +131,22 @@ class OnnxTextGenerator:
             name=f"engine {model}",
         )
         self._devices[model] = choice
-        log.info("model loaded", model=model, device=choice.device, slots=settings.slots, context=context_length)
         return Engine(language, scheduler, self._seeds)
+
+    def _size(self, model: str) -> int:
+        self._config(model)  # an unknown or a wrong model must not cost another its place
+        return self._models.size(model)
 
     def _config(self, model: str) -> tuple[Path, DecoderConfig]:
         directory = self._models.path(model)
         config = read_model_config(directory)
         if not isinstance(config, DecoderConfig):
-            raise BadRequest(f"model {model} is an embedding model; it does not generate text", where="/model_id")
+            raise _not_a_generator(model)
         return directory, config
 
     def _context_length(self, config: DecoderConfig) -> int:
         return min(config.context_length, self._settings.max_context)
+
+
+def _not_a_generator(model: str) -> BadRequest:
+    return BadRequest(f"model {model} is an embedding model; it does not generate text", where="/model_id")

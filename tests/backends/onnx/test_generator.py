@@ -21,6 +21,7 @@ from backends.errors import (
     CorruptModel,
     DeadlineExceeded,
     Misconfigured,
+    Overloaded,
     Unavailable,
     UnknownReference,
     Unsupported,
@@ -28,6 +29,7 @@ from backends.errors import (
 from backends.generation import Answer, collect
 from backends.inference import (
     ChatPrompt,
+    EmbedRequest,
     Finish,
     GenerateRequest,
     GenerationEvent,
@@ -38,7 +40,9 @@ from backends.inference import (
 )
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.models.store import ModelStore
+from backends.onnx.embedder import OnnxEmbedder
 from backends.onnx.generator import OnnxTextGenerator
+from backends.onnx.residency import Residency
 from backends.onnx.tokenizer import TextTokenizer
 from backends.ports import TextGenerator
 from backends.wire import LoopbackTextGenerator
@@ -366,6 +370,9 @@ class Folder:
     def path(self, name: str) -> Path:
         return self.directory
 
+    def size(self, name: str) -> int:
+        return sum(file.stat().st_size for file in self.directory.iterdir())
+
     def defaults(self, name: str) -> dict[str, float]:
         return {}
 
@@ -395,6 +402,34 @@ def test_a_model_without_a_chat_template_completes_and_does_not_chat(copy: Path,
         generator.generate(context, asked(TIPS))
     assert answer(generator, context, asked("1, 2, 3,", 4)).text
     generator.close()
+
+
+def test_models_share_the_memory_there_is_and_one_at_work_is_never_given_up(
+    model_store: ModelStore, context: CallContext
+) -> None:
+    residency = Residency(170_000_000)  # room for either of the two default models
+    generator = OnnxTextGenerator(model_store, SETTINGS, residency=residency)
+    embedder = OnnxEmbedder(model_store, SETTINGS, residency=residency)
+    texts = EmbedRequest(DEFAULT_EMBEDDING_MODEL, ("a river",))
+    try:
+        expected = answer(generator, context, asked(TIPS, 8)).text
+        assert set(residency.loaded()) == {DEFAULT_LLM}
+        assert embedder.embed(context, texts).dimension == 384
+        assert set(residency.loaded()) == {DEFAULT_EMBEDDING_MODEL}
+        with pytest.raises(BadRequest, match="embedding model"):
+            generator.generate(context, replace(asked(TIPS), model=DEFAULT_EMBEDDING_MODEL))
+        running = generator.generate(context, asked(TIPS, 400, repetition_penalty=1.3))
+        next(running)
+        with pytest.raises(Overloaded, match="no room"):
+            embedder.embed(context, texts)
+        del running
+        while residency.loaded()[DEFAULT_LLM].busy:
+            threading.Event().wait(0.01)
+        embedder.embed(context, texts)
+        assert answer(generator, context, asked(TIPS, 8)).text == expected
+    finally:
+        generator.close()
+        embedder.close()
 
 
 PERSON = JsonSchemaResponseFormat(
