@@ -44,6 +44,11 @@ class EngineSettings(Section):
         512, ge=0, description="Megabytes per model for the KV of prompts seen before; 0 reuses nothing. CPU only."
     )
     queue: int = Field(256, ge=0, description="Requests that may wait for a slot; one more is answered with 429.")
+    prompt_lookup: bool = Field(
+        False,
+        description="Guess answers from what the conversation said before: faster where texts are repeated. Rounding "
+        "differs from plain decoding, so greedy answers may too.",
+    )
     memory_mb: int = Field(
         0, ge=0, description="Megabytes of model files kept loaded, least recently used given up; 0 for no limit."
     )

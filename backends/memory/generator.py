@@ -17,7 +17,8 @@ from backends.memory.executor import MemoryExecutor
 from backends.onnx.conversation import template_messages
 from backends.onnx.engine import Engine, Language, ReadPrompt
 from backends.onnx.executor import Logits
-from backends.onnx.scheduler import GapBudget, Scheduler, SchedulerStats
+from backends.onnx.prefill_budget import GapBudget
+from backends.onnx.scheduler import Scheduler, SchedulerStats
 from backends.onnx.sequence import SequenceEvents
 
 END, SAID, ANSWER = 256, 257, 258

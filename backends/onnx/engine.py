@@ -14,6 +14,7 @@ from backends.errors import BadRequest, ContextLengthExceeded, Unsupported
 from backends.inference import ChatPrompt, GenerateRequest, Prompt, StopReason
 from backends.onnx.answer import Answer, ToolCallParser
 from backends.onnx.grammar import Constraint, GrammarCompiler
+from backends.onnx.lookup import PromptLookup
 from backends.onnx.prefix_cache import block_digests
 from backends.onnx.sampling import Sampler
 from backends.onnx.scheduler import Scheduler
@@ -81,12 +82,18 @@ class Language:
 
 
 class Engine:
-    """A model's language and the scheduler of its sequences. `seeds` gives a seed to requests that name none."""
+    """A model's language and the scheduler of its sequences.
 
-    def __init__(self, language: Language, scheduler: Scheduler, seeds: Callable[[], int]) -> None:
+    seeds: gives a seed to requests that name none. lookup: whether answers are guessed from what was said before.
+    """
+
+    def __init__(
+        self, language: Language, scheduler: Scheduler, seeds: Callable[[], int], *, lookup: bool = False
+    ) -> None:
         self.language = language
         self.scheduler = scheduler
         self._seeds = seeds
+        self._lookup = lookup
 
     @property
     def busy(self) -> bool:
@@ -128,6 +135,7 @@ class Engine:
             ends=language.ends,
             constraint=constraint,
             prefix=block_digests(context.owner, prompt),
+            lookup=PromptLookup(read.ids) if self._lookup else None,
             logprobs=request.logprobs,
             token_text=self._token_text,
             deadline=context.deadline,

@@ -17,9 +17,10 @@ from backends.onnx.conversation import load_language
 from backends.onnx.engine import Engine
 from backends.onnx.executor import OnnxExecutor
 from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvLayout, kv_dtype
+from backends.onnx.prefill_budget import GapBudget
 from backends.onnx.prefix_cache import BLOCK
 from backends.onnx.residency import Residency
-from backends.onnx.scheduler import GapBudget, Scheduler, SchedulerStats
+from backends.onnx.scheduler import Scheduler, SchedulerStats
 from backends.onnx.session import DeviceChoice, choose_device, open_session, runtime_distribution
 
 LENGTH_STEP = 64
@@ -131,7 +132,7 @@ class OnnxTextGenerator:
             name=f"engine {model}",
         )
         self._devices[model] = choice
-        return Engine(language, scheduler, self._seeds)
+        return Engine(language, scheduler, self._seeds, lookup=settings.prompt_lookup)
 
     def _size(self, model: str) -> int:
         self._config(model)  # an unknown or a wrong model must not cost another its place

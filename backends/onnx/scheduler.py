@@ -7,7 +7,8 @@ Each step does, in this order:
 3. prefill: feed prompt tokens of one sequence at a time, `prefill_chunk` of them when nothing decodes and what the
    `PrefillBudget` allows beside running sequences, so that their next token does not wait for a long prompt. What the
    prefix cache has of the prompt is copied instead. The last chunk yields the first token of the answer.
-4. jump: where a grammar leaves no choice for several tokens, one run appends them all.
+4. jump: where a grammar leaves no choice for several tokens, or where prompt lookup guesses them, one run appends them
+   all; guesses count as far as they are what would have been chosen.
 5. decode: one run [n, 1] gives every running sequence its next token.
 
 Running sequences hold the slots 0 .. n - 1 without a gap. When one ends the last takes its slot (a copy of its KV, <
@@ -25,7 +26,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import structlog
@@ -35,6 +35,7 @@ from backends.inference import Finish, GenerationEvent, StopReason
 from backends.onnx.admission import WaitingSequences
 from backends.onnx.executor import Executor, Logits
 from backends.onnx.grammar import Constraint
+from backends.onnx.prefill_budget import PrefillBudget
 from backends.onnx.prefix_cache import BLOCK, PrefixCache
 from backends.onnx.sampling import log_probabilities
 from backends.onnx.sequence import Sequence, SequenceEvents
@@ -45,33 +46,6 @@ JUMP_TOKENS = 64
 """Forced tokens of one run at most."""
 
 log = structlog.get_logger(__name__)
-
-
-class PrefillBudget(Protocol):
-    """How many prompt tokens a step may take beside running sequences."""
-
-    def tokens(self) -> int:
-        """For the next step."""
-
-    def measured(self, tokens: int, seconds: float) -> None:
-        """A prefill run of that many tokens took so long."""
-
-
-class GapBudget:
-    """As many tokens as this machine prefills in `gap_s` seconds, by its last runs: so long at most do the running
-    sequences wait beyond their own step."""
-
-    def __init__(self, gap_s: float, *, least: int = 16, first: int = 64) -> None:
-        self._gap_s = gap_s
-        self._least = least
-        self._tokens = float(max(first, least))
-
-    def tokens(self) -> int:
-        return max(self._least, int(self._tokens))
-
-    def measured(self, tokens: int, seconds: float) -> None:
-        if tokens >= self._least and seconds > 0:  # short runs cost what weights cost to read, not what tokens cost
-            self._tokens += 0.2 * (tokens * self._gap_s / seconds - self._tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,24 +287,23 @@ class Scheduler:
             self._executor.save(self._prefill_slot, position, block)
 
     def _jump(self) -> None:
-        """Append the tokens that grammars have decided on, sequence by sequence, each with one run."""
+        """Append the tokens that are decided or guessed already, sequence by sequence, each with one run."""
         for slot in reversed(range(len(self._running))):
             sequence = self._running[slot]
             while len(sequence.forced) >= JUMP_FROM:
                 if not self._append_forced(slot, sequence):
                     self._vacate(slot)
                     break
+            else:
+                if not self._append_guessed(slot, sequence):
+                    self._vacate(slot)
 
     def _append_forced(self, slot: int, sequence: Sequence) -> bool:
         """Run the newest token and the forced ones behind it; False if the sequence ended or failed."""
         count = min(len(sequence.forced), JUMP_TOKENS, sequence.max_tokens - sequence.completion_tokens)
         tokens = [sequence.forced[i] for i in range(count)]
-        ids = np.array([sequence.last, *tokens], np.int64)
-        rows = len(ids) if sequence.logprobs else 1
-        try:
-            logits = self._executor.prefill(slot, ids, sequence.cached, rows=rows)
-        except Exception as error:
-            self._fault(sequence, error)
+        logits = self._run_ahead(slot, sequence, tokens, rows=count + 1 if sequence.logprobs else 1)
+        if logits is None:
             return False
         for position, token in enumerate(tokens):
             sequence.forced.popleft()
@@ -341,6 +314,34 @@ class Scheduler:
                 return False
         sequence.cached += 1
         return self._accept(sequence, self._choose(sequence, logits[-1]))
+
+    def _append_guessed(self, slot: int, sequence: Sequence) -> bool:
+        """Run the newest token and a guess, and choose as long as that is what was guessed; False as above."""
+        if sequence.lookup is None or sequence.forced:
+            return True
+        guess = sequence.lookup.guess()[: sequence.max_tokens - sequence.completion_tokens - 1]
+        if not guess:
+            return True
+        logits = self._run_ahead(slot, sequence, guess, rows=len(guess) + 1)
+        if logits is None:
+            return False
+        for right, row in enumerate(logits):
+            sequence.cached += 1  # what the run put behind it is overwritten
+            if not self._accept(sequence, self._choose(sequence, row)):
+                return False
+            if right == len(guess) or sequence.last != guess[right] or sequence.forced:
+                sequence.lookup.checked(right)
+                return True
+        raise AssertionError("the row after the guess ends the loop")
+
+    def _run_ahead(self, slot: int, sequence: Sequence, tokens: list[int], rows: int) -> Logits | None:
+        """Append the newest token and `tokens`; logits after the last `rows`, None if the sequence failed."""
+        ids = np.array([sequence.last, *tokens], np.int64)
+        try:
+            return self._executor.prefill(slot, ids, sequence.cached, rows=rows)
+        except Exception as error:
+            self._fault(sequence, error)
+            return None
 
     def _decode(self) -> None:
         running = self._running
@@ -400,6 +401,8 @@ class Scheduler:
             return self._finish(sequence, sequence.ends[choice.token])
         sequence.last = choice.token
         sequence.completion_tokens += 1
+        if sequence.lookup is not None:
+            sequence.lookup.add(choice.token)
         try:
             deltas = sequence.answer.push(choice.token, choice.logprobs)
         except Exception as error:

@@ -12,6 +12,7 @@ from backends.inference import GenerationEvent, Priority, StopReason, TextDelta,
 from backends.onnx.answer import Answer
 from backends.onnx.executor import Ids
 from backends.onnx.grammar import Constraint
+from backends.onnx.lookup import PromptLookup
 from backends.onnx.prefix_cache import Digest
 from backends.onnx.sampling import Sampler
 
@@ -22,8 +23,8 @@ class Sequence:
 
     prompt: int64 [n], not empty, shorter than a slot. max_tokens: at least 1; prompt and answer fit the slot. ends:
     the tokens that end the answer, and as what. constraint: the grammar that the answer obeys. prefix: digests of the
-    prompt's blocks, for reuse. logprobs: number of most likely tokens to report per token. caller: whom its tokens are
-    charged to. deadline: seconds since the Unix epoch.
+    prompt's blocks, for reuse. lookup: guesses tokens, None for none. logprobs: number of most likely tokens to report
+    per token. caller: whom its tokens are charged to. deadline: seconds since the Unix epoch.
     """
 
     prompt: Ids
@@ -33,6 +34,7 @@ class Sequence:
     ends: Mapping[int, StopReason]
     constraint: Constraint | None = None
     prefix: list[Digest] = field(default_factory=list)
+    lookup: PromptLookup | None = None
     logprobs: int = 0
     token_text: Callable[[int], str] = str
     deadline: float | None = None

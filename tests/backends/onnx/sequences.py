@@ -38,7 +38,7 @@ def sequence(prompt: list[int], max_tokens: int, **options: object) -> Sequence:
     stop = options.pop("stop", ())
     return Sequence(
         prompt=ids,
-        sampler=Sampler(Sampling(), ids, seed=0),
+        sampler=options.pop("sampler", None) or Sampler(Sampling(), ids, seed=0),  # type: ignore[arg-type]
         answer=Answer(token_text, stop),  # type: ignore[arg-type]
         max_tokens=max_tokens,
         ends={END: "end_of_turn"},
