@@ -12,6 +12,8 @@ import pytest
 from backends.errors import Cancelled, DeadlineExceeded, Overloaded, Unavailable
 from backends.inference import Finish, TextDelta
 from backends.onnx.executor import Executor, Logits
+from backends.onnx.lookup import PromptLookup
+from backends.onnx.prefix_cache import BLOCK, block_digests
 from backends.onnx.scheduler import Scheduler
 from backends.onnx.sequence import SequenceEvents
 from tests.backends.onnx.sequences import (
@@ -96,10 +98,14 @@ def test_log_probabilities_name_the_token_and_its_rivals(start: Start) -> None:
         assert entry[token_text(token)] == pytest.approx(logits.max() - total, abs=1e-5)
 
 
-def test_ten_thousand_requests_at_random_answer_as_the_oracle_says_and_leak_no_slot(start: Start) -> None:
-    executor = SteppedExecutor(slots=7, length=64)
+@pytest.mark.parametrize(
+    "requests", [10_000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_requests_at_random_answer_as_the_oracle_says_and_leak_no_slot(start: Start, requests: int) -> None:
+    executor = SteppedExecutor(slots=7, length=128, blocks=12)
     scheduler = start(executor, queue=9, idle_release_s=0.0)
     wrong: list[object] = []
+    roots = [[1 + (i * k) % 60 for k in range(BLOCK * i)] for i in (1, 2, 1)]
     submitted = refused = 0
     counting = threading.Lock()
 
@@ -107,11 +113,21 @@ def test_ten_thousand_requests_at_random_answer_as_the_oracle_says_and_leak_no_s
         nonlocal submitted, refused
         chance = random.Random(seed)
         open_events: list[tuple[SequenceEvents, tuple[str, str], bool]] = []
-        for _ in range(1250):
+        for _ in range(requests // 8):
             prompt = [chance.randrange(1, 61) for _ in range(chance.choice((1, 2, 3, 5, 17, 40)))]
+            if chance.random() < 0.3:
+                prompt = [*roots[chance.randrange(3)], *prompt]
             max_tokens = chance.choice((1, 2, 5, 12, 24))
             stop = (f" {chance.randrange(61)} ",) if chance.random() < 0.3 else ()
-            work = sequence(prompt, max_tokens, stop=stop, priority=chance.choice(("interactive", "batch")))
+            work = sequence(
+                prompt,
+                max_tokens,
+                stop=stop,
+                priority=chance.choice(("interactive", "batch")),
+                caller=chance.choice("abc"),
+                prefix=block_digests("", np.array(prompt, np.int64)),
+                lookup=PromptLookup(prompt) if chance.random() < 0.2 else None,
+            )
             while True:
                 try:
                     events = scheduler.submit(work)
@@ -156,11 +172,12 @@ def test_ten_thousand_requests_at_random_answer_as_the_oracle_says_and_leak_no_s
     for thread in clients:
         thread.join()
     assert not wrong
-    assert submitted == 10_000
+    assert submitted == requests
     assert refused, "the queue was never full: the load is too light to show anything"
     stats = scheduler.stats()
     assert stats.finished + stats.cancelled == submitted
-    assert stats.cancelled > 100
+    assert stats.cancelled > requests / 100
+    assert stats.reused_tokens > requests
     assert (stats.failed, stats.running, stats.waiting) == (0, 0, 0)
     assert max(count for kind, _, count in executor.runs if kind == "decode") == 7, "never a full batch"
     assert executor.single_tokens == 0
