@@ -19,7 +19,7 @@ from backends.models.store import ModelStore
 from backends.onnx.generator import OnnxTextGenerator
 from generated.models import JsonSchemaResponseFormat
 
-REQUESTS, CLIENTS = 2000, 16
+REQUESTS, CLIENTS = 2000, 20
 FORM = JsonSchemaResponseFormat(
     json_schema={"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}}}
 )
@@ -68,7 +68,7 @@ def test_memory_descriptors_and_threads_stay_what_they_are(model_store: ModelSto
             each.join()
 
     def held() -> tuple[int, int]:
-        return len(os.listdir("/proc/self/fd")), threading.active_count()
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
     load(REQUESTS // 4)  # caches fill
     memory, others = resident_megabytes(), held()
