@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -13,13 +13,14 @@ import structlog
 from backends.config import EngineSettings
 from backends.context import CallContext
 from backends.errors import BadRequest, Unavailable
-from backends.inference import GenerateRequest, GenerationEvent, ModelLimits
+from backends.inference import GenerateRequest, ModelLimits
 from backends.onnx.config import MODEL_FILE, DecoderConfig, read_model_config
 from backends.onnx.conversation import load_language
 from backends.onnx.engine import Engine
 from backends.onnx.executor import OnnxExecutor
 from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvLayout, kv_dtype
 from backends.onnx.scheduler import Scheduler, SchedulerStats
+from backends.onnx.sequence import SequenceEvents
 from backends.onnx.session import DeviceChoice, choose_device, open_session, runtime_distribution
 
 LENGTH_STEP = 64
@@ -62,7 +63,7 @@ class OnnxTextGenerator:
         self._loading = threading.Lock()
         self._closed = False
 
-    def generate(self, context: CallContext, request: GenerateRequest) -> Iterator[GenerationEvent]:
+    def generate(self, context: CallContext, request: GenerateRequest) -> SequenceEvents:
         """As the port says. Raises also BadRequest (an embedding model, no chat template), CorruptModel."""
         context.check()
         return self._engine(request.model).generate(context, request)
