@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 ApiName = Literal["inference", "vector_io", "safety", "datasetio", "scoring", "eval", "tool_runtime"]
 
 
 MEMORY_URL = "memory://"
 """As `database_url`: state that lives in the process and ends with it."""
+
+
+ENGINE_TYPE = "inline::onnx"
+"""The type of the inference providers that are engines of ours."""
+_IPC_ADDRESS = re.compile(r"ipc:///.+")
+_TCP_ADDRESS = re.compile(r"tcp://[^/\s]+:[1-9][0-9]{0,4}")
+INPROC = "inproc"
+"""As `engine.address`: the engine runs within each process that calls it."""
 
 
 class Section(BaseModel):
@@ -30,8 +39,18 @@ class ProviderSettings(Section):
 
 
 class EngineSettings(Section):
-    """The inference engine."""
+    """The inference engine. `config` of a provider of type `inline::onnx` may have each of these for that provider."""
 
+    address: str = Field(
+        "",
+        description="Where the engine is. Empty: a process of its own that the server starts; `ipc:///path` or "
+        "`tcp://host:port`: one that somebody runs with `onnxstack engine`; `inproc`: within each worker.",
+    )
+    secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="What both ends of a `tcp://` address must know; it encrypts as well. Better given as `${env.X}`.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; `cuda` refuses to fall back.")
     threads: int = Field(0, ge=0, description="Threads of one ONNX Runtime session; 0 takes the number of cores.")
     slots: int = Field(16, ge=1, description="Sequences decoded together, per model.")
@@ -54,6 +73,13 @@ class EngineSettings(Section):
     )
     keep_alive_s: float = Field(0.0, ge=0, description="Seconds after which an idle model is unloaded; 0 for never.")
     embed_batch_tokens: int = Field(512, ge=64, description="Padded tokens of one embedding run.")
+
+    @field_validator("address")
+    @classmethod
+    def _one_of_the_forms(cls, address: str) -> str:
+        if address in ("", INPROC) or _IPC_ADDRESS.fullmatch(address) or _TCP_ADDRESS.fullmatch(address):
+            return address
+        raise ValueError("is ipc:///absolute/path, tcp://host:port, inproc, or empty")
 
 
 class VectorSettings(Section):

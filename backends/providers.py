@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
-from backends.config import ApiName, BackendSettings, ProviderSettings
+from pydantic import ValidationError
+
+from backends.config import INPROC, ApiName, BackendSettings, EngineSettings, ProviderSettings, Section
 from backends.errors import BadRequest, Misconfigured, NoProvider
 from backends.ports import Embedder, Service, TextGenerator, ToolCatalog, VectorIndex
 from generated.models import ModelType
@@ -58,7 +62,7 @@ class Providers:
         known = FACTORIES if factories is None else factories
         self._defaults = dict(settings.default_providers)
         self._providers: dict[ApiName, dict[str, Provider]] = {api: {} for api in APIS}
-        _check(settings, known)
+        check_providers(settings, known)
         try:
             for entry in settings.providers:
                 provider = known[entry.api, entry.provider_type](settings, entry)
@@ -110,7 +114,9 @@ class Providers:
             service.close()
 
 
-def _check(settings: BackendSettings, known: Mapping[tuple[ApiName, str], Factory]) -> None:
+def check_providers(settings: BackendSettings, factories: Mapping[tuple[ApiName, str], Factory] | None = None) -> None:
+    """Return if the providers of the settings can be opened as far as the settings tell. Raises Misconfigured."""
+    known = FACTORIES if factories is None else factories
     seen: set[tuple[ApiName, str]] = set()
     for index, entry in enumerate(settings.providers):
         if (entry.api, entry.provider_type) not in known:
@@ -124,11 +130,7 @@ def _check(settings: BackendSettings, known: Mapping[tuple[ApiName, str], Factor
                 f"provider `{entry.provider_id}` of api {entry.api} is there twice: ids are unique within an api",
                 where=f"providers.{index}.provider_id",
             )
-        if entry.config:
-            raise Misconfigured(
-                f"provider `{entry.provider_id}`: {entry.provider_type} takes no options, found {sorted(entry.config)}",
-                where=f"providers.{index}.config",
-            )
+        _check_options(entry, f"providers.{index}.config")
         seen.add((entry.api, entry.provider_id))
     for api, provider_id in settings.default_providers.items():
         if (api, provider_id) not in seen:
@@ -139,26 +141,72 @@ def _check(settings: BackendSettings, known: Mapping[tuple[ApiName, str], Factor
             )
 
 
+def _check_options(entry: ProviderSettings, where: str) -> None:
+    options = OPTIONS.get((entry.api, entry.provider_type))
+    name = f"provider `{entry.provider_id}`"
+    if options is None:
+        if entry.config:
+            raise Misconfigured(
+                f"{name}: {entry.provider_type} takes no options, found {sorted(entry.config)}", where=where
+            )
+        return
+    known = list(options.model_fields)
+    for key in entry.config:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise Misconfigured(f"{name}: {entry.provider_type} has no option {key!r}; {hint}", where=where)
+    try:
+        options.model_validate(entry.config)
+    except ValidationError as error:
+        # The values are never shown: they may be secrets.
+        told = [
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        raise Misconfigured(f"{name}: {'; '.join(told)}", where=where) from None
+
+
+def engine_settings(settings: BackendSettings, entry: ProviderSettings) -> EngineSettings:
+    """The engine's settings for one provider: the common ones under its own."""
+    return EngineSettings.model_validate({**settings.engine.model_dump(), **entry.config})
+
+
 # Each factory imports its technology itself: a server loads only what its settings name.
 
 
 def _onnx_inference(settings: BackendSettings, entry: ProviderSettings) -> Provider:
-    from backends.models.store import ModelStore
-    from backends.onnx.embedder import OnnxEmbedder
-    from backends.onnx.generator import OnnxTextGenerator
-    from backends.onnx.residency import Residency
+    engine = engine_settings(settings, entry)
+    if engine.address not in ("", INPROC):  # a server puts the address of the engine that it starts for an empty one
+        return _remote_inference(engine, entry)
+    from backends.engine.parts import open_parts
 
-    models = ModelStore(settings.models)
-    residency = Residency(settings.engine.memory_mb * 1_000_000, settings.engine.keep_alive_s)
-    generator = OnnxTextGenerator(models, settings.engine, residency=residency)
+    parts = open_parts(settings.models, engine)
     return Provider(
         entry.api,
         entry.provider_id,
         entry.provider_type,
-        generator=generator,
-        embedder=OnnxEmbedder(models, settings.engine, residency=residency),
-        models=lambda kind: [model.name for model in models.list() if model.manifest.kind == kind],
-        device=generator.device,
+        generator=parts.generator,
+        embedder=parts.embedder,
+        models=parts.models,
+        device=parts.device,
+    )
+
+
+def _remote_inference(engine: EngineSettings, entry: ProviderSettings) -> Provider:
+    from backends.engine.address import endpoint_of
+    from backends.engine.client import EngineConnection
+    from backends.engine.remote import RemoteEmbedder, RemoteTextGenerator, remote_device, remote_models
+
+    connection = EngineConnection(endpoint_of(engine))
+    return Provider(
+        entry.api,
+        entry.provider_id,
+        entry.provider_type,
+        generator=RemoteTextGenerator(connection),
+        embedder=RemoteEmbedder(connection),
+        models=partial(remote_models, connection),
+        device=partial(remote_device, connection),
     )
 
 
@@ -210,3 +258,8 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("scoring", "inline::memory"): _memory_registry,
     ("eval", "inline::memory"): _memory_registry,
 }
+
+OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
+    ("inference", "inline::onnx"): EngineSettings,
+}
+"""What `config` of a provider may hold; a type without an entry takes nothing."""

@@ -76,6 +76,26 @@ def announce(settings: Settings, ready: list[Ready]) -> None:
 
 
 @app.command()
+def engine(
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    address: Annotated[
+        str | None, typer.Option(help="Where to listen: ipc:///path or tcp://host:port.", show_default=False)
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="Id of the provider whose settings count, if several.", show_default=False)
+    ] = None,
+) -> None:
+    """Run an inference engine for servers whose engine.address is this one's."""
+    from server.engine import run_engine
+    from server.logs import configure_logs
+
+    settings = load_settings(config, environ=os.environ, overrides=nested({"data_dir": data_dir}))
+    configure_logs(settings.log)
+    run_engine(settings, provider, address)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     console.print(__version__)

@@ -78,12 +78,13 @@ def build(settings: Settings) -> StackApplication:
     """The application for these settings; opens the backends. Raises Misconfigured, Unavailable."""
     from backends.providers import FACTORIES
     from backends.stack import open_backends
+    from server.engines import with_addresses
     from server.http.app import create_app
     from server.metrics import RequestMetrics, metered, metrics_documents
     from server.reference_page import reference_documents
 
     factories = {key: metered(factory) for key, factory in FACTORIES.items()}
-    backends = open_backends(settings.backends, version=__version__, factories=factories)
+    backends = open_backends(with_addresses(settings.backends, os.environ), version=__version__, factories=factories)
     try:
         pages = {**reference_documents(), **metrics_documents()}
         http = create_app(backends, http_options(settings), extra_routes=pages, observer=RequestMetrics())

@@ -1,20 +1,21 @@
-"""The line between `onnxstack serve` and the gunicorn it starts: readiness up, end down."""
+"""The lines between our processes: `onnxstack serve` starts gunicorn, whose master starts a keeper for each engine and
+the workers. Readiness goes up, the end goes down, and addresses of engines go to the workers."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from backends.processes import end_with_parent
+
 READY_VARIABLE = "ONNXSTACK_READY_FD"
 PARENT_VARIABLE = "ONNXSTACK_PARENT_PID"
-RESERVED = (READY_VARIABLE, PARENT_VARIABLE)
-_PR_SET_PDEATHSIG = 1
+ENGINES_VARIABLE = "ONNXSTACK_ENGINE_ADDRESSES"
+"""JSON: id of an inference provider -> address of the engine that the server has started for it."""
+RESERVED = (READY_VARIABLE, PARENT_VARIABLE, ENGINES_VARIABLE)
 _LINE_LIMIT = 4000  # a write to a pipe of up to 4096 bytes is atomic
 
 
@@ -49,15 +50,6 @@ def report_ready(models: Sequence[tuple[str, str]]) -> None:
 
 
 def end_with_starter() -> None:
-    """Get SIGTERM when `onnxstack serve`, if that started this process, is killed."""
+    """Get SIGTERM when the process of ours that started this one, if one did, is killed."""
     if (parent := os.environ.get(PARENT_VARIABLE)) is not None:
         end_with_parent(int(parent))
-
-
-def end_with_parent(parent: int) -> None:
-    """Get SIGTERM when `parent`, which started this process, ends in any way. Does nothing where there is no prctl."""
-    if not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before the line above
-        os.kill(os.getpid(), signal.SIGTERM)

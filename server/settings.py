@@ -38,7 +38,7 @@ class ServerSettings(Section):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on. A public one needs an API key.")
     port: int = Field(8321, ge=1, le=65535, description="TCP port to listen on.")
-    workers: int = Field(1, ge=1, le=256, description="Worker processes. Each holds its own copy of the models.")
+    workers: int = Field(1, ge=1, le=256, description="Worker processes. They share the engine.")
     threads: int = Field(64, ge=4, le=4096, description="Requests and streams that one worker serves at a time.")
     short_threads: int = Field(
         8, ge=1, le=256, description="Threads kept for GET requests, so that streams never block them."

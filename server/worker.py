@@ -24,8 +24,9 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
+from backends.processes import end_with_parent
 from server.http.connection import TimedHttpProtocol
-from server.processes import end_with_parent, report_ready
+from server.processes import report_ready
 
 END_RUNNING_S = 4.0
 CUT_S = 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ from typing import Protocol
 from backends.config import EngineSettings
 from backends.context import CallContext
 from backends.errors import BadRequest, Unavailable
-from backends.inference import GenerateRequest, GenerationEvent, ModelLimits
+from backends.inference import GenerateRequest, ModelLimits
 from backends.onnx.config import MODEL_FILE, DecoderConfig, read_model_config
 from backends.onnx.conversation import load_language
 from backends.onnx.engine import Engine
@@ -21,6 +21,7 @@ from backends.onnx.prefill_budget import GapBudget
 from backends.onnx.prefix_cache import BLOCK
 from backends.onnx.residency import Residency
 from backends.onnx.scheduler import Scheduler, SchedulerStats
+from backends.onnx.sequence import SequenceEvents
 from backends.onnx.session import DeviceChoice, choose_device, open_session, runtime_distribution
 
 LENGTH_STEP = 64
@@ -67,7 +68,7 @@ class OnnxTextGenerator:
         self._devices: dict[str, DeviceChoice] = {}
         self._closed = False
 
-    def generate(self, context: CallContext, request: GenerateRequest) -> Iterator[GenerationEvent]:
+    def generate(self, context: CallContext, request: GenerateRequest) -> SequenceEvents:
         """As the port says. Raises also BadRequest (an embedding model, no chat template), CorruptModel."""
         context.check()
         self._check_open()

@@ -460,7 +460,9 @@ class Scheduler:
 
     def _tell(self) -> None:
         for sequence, event in self._outbox:
-            sequence.events.put(event)
+            sequence.tell(event)
+        for sequence, _ in self._outbox:
+            sequence.flush()
         self._outbox.clear()
 
     def _fail_slots(self, error: StackError) -> None:

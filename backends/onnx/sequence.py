@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import queue
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from backends.errors import StackError
-from backends.inference import GenerationEvent, Priority, StopReason, TextDelta, ToolCallDelta
+from backends.event_queue import EventQueue, QueuedEvents
+from backends.inference import GenerationEvent, Priority, StopReason
 from backends.onnx.answer import Answer
 from backends.onnx.executor import Ids
 from backends.onnx.grammar import Constraint
 from backends.onnx.lookup import PromptLookup
 from backends.onnx.prefix_cache import Digest
 from backends.onnx.sampling import Sampler
+
+
+class Sink(Protocol):
+    """Takes the events of a sequence in the place of its queue. Called by the engine's thread, so it never blocks."""
+
+    def put(self, event: GenerationEvent | StackError) -> None:
+        """One more event."""
+
+    def flush(self) -> None:
+        """The step has told all that it has to tell to anyone."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -40,7 +52,10 @@ class Sequence:
     deadline: float | None = None
     priority: Priority = "interactive"
     caller: str = ""
-    events: queue.SimpleQueue[GenerationEvent | StackError] = field(default_factory=queue.SimpleQueue)
+    events: EventQueue = field(default_factory=EventQueue)
+    sink: Sink | None = None
+    """Takes the events when there is one; set by `redirect`."""
+    telling: threading.Lock = field(default_factory=threading.Lock)
     wake: Callable[[], None] = lambda: None
     """Rouses the scheduler that has the sequence."""
     cancelled: bool = False
@@ -57,55 +72,38 @@ class Sequence:
 
     def cancel(self) -> None:
         """End the sequence within one step. Safe in a destructor: takes no lock."""
-        self.cancelled = True
-        self.wake()
+        if not self.ended:
+            self.cancelled = True
+            self.wake()
+
+    def tell(self, event: GenerationEvent | StackError) -> None:
+        """Give the reader an event; `flush` follows when the step has no more for any reader."""
+        with self.telling:
+            if self.sink is None:
+                self.events.put(event)
+            else:
+                self.sink.put(event)
+
+    def flush(self) -> None:
+        if self.sink is not None:
+            self.sink.flush()
+
+    def redirect(self, sink: Sink) -> None:
+        """Give `sink` what has come and all that comes, in order."""
+        with self.telling:
+            while not self.events.empty():
+                sink.put(self.events.get())
+            self.sink = sink
+        sink.flush()
 
 
-class SequenceEvents(Iterator[GenerationEvent]):
-    """The events of one sequence: deltas and a `Finish`.
-
-    What has come since the last call is one delta: a slow reader gets larger pieces and no backlog. Closing or
-    dropping the iterator cancels the sequence.
-    """
+class SequenceEvents(QueuedEvents):
+    """The events of one sequence. Closing or dropping the iterator cancels the sequence."""
 
     def __init__(self, sequence: Sequence) -> None:
+        super().__init__(sequence.events, sequence.cancel)
         self._sequence = sequence
-        self._events = sequence.events
-        self._next: GenerationEvent | StackError | None = None
-        """Fetched while deltas were joined, still to be told."""
-        self._ended = False
 
-    def __next__(self) -> GenerationEvent:
-        if self._ended:
-            raise StopIteration
-        event, self._next = self._next or self._events.get(), None
-        if isinstance(event, TextDelta):
-            return self._joined(event)
-        if isinstance(event, ToolCallDelta):
-            return event
-        self._ended = True
-        if isinstance(event, StackError):
-            raise event
-        return event
-
-    def close(self) -> None:
-        """End the sequence within one step. After the last event there is nothing to end."""
-        if not self._ended:
-            self._ended = True
-            self._sequence.cancel()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def _joined(self, first: TextDelta) -> TextDelta:
-        more = []
-        while not self._events.empty():
-            event = self._events.get()
-            if not isinstance(event, TextDelta):
-                self._next = event
-                break
-            more.append(event)
-        if not more:
-            return first
-        deltas = [first, *more]
-        return TextDelta("".join(d.text for d in deltas), tuple(entry for d in deltas for entry in d.logprobs))
+    def redirect(self, sink: Sink) -> None:
+        """Give `sink` what has come and all that comes; this iterator is then only good for closing."""
+        self._sequence.redirect(sink)

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from backends.config import ApiName, BackendSettings, ProviderSettings
+from backends.config import ApiName, BackendSettings, EngineSettings, ProviderSettings
 from backends.errors import BadRequest, Misconfigured, NoProvider, Unavailable
 from backends.memory.embedder import MemoryEmbedder
-from backends.providers import APIS, FACTORIES, Provider, Providers
+from backends.providers import APIS, FACTORIES, Provider, Providers, check_providers, engine_settings
 
 
 def settings(*providers: tuple[ApiName, str], defaults: dict[ApiName, str] | None = None) -> BackendSettings:
@@ -79,6 +79,33 @@ def test_options_that_a_type_does_not_take_are_refused() -> None:
     entry = ProviderSettings(api="safety", provider_id="a", provider_type="inline::memory", config={"speed": 1})
     with pytest.raises(Misconfigured, match=r"takes no options, found \['speed'\]"):
         Providers(BackendSettings(providers=(entry,)))
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"slot": 4}, "inline::onnx has no option 'slot'; did you mean 'slots'"),
+        ({"xyz": 4}, "inline::onnx has no option 'xyz'; there are address, secret, device"),
+        ({"slots": 0}, "slots: Input should be greater than or equal to 1"),
+        ({"address": "http://x"}, "address: is ipc:///absolute/path"),
+    ],
+)
+def test_wrong_options_are_refused_with_their_place_and_never_their_value(
+    config: dict[str, object], reason: str
+) -> None:
+    first = ProviderSettings(api="safety", provider_id="a", provider_type="inline::memory")
+    entry = ProviderSettings(api="inference", provider_id="o", provider_type="inline::onnx", config=config)
+    with pytest.raises(Misconfigured, match=reason) as refused:
+        check_providers(BackendSettings(providers=(first, entry)))
+    assert refused.value.where == "providers.1.config"
+    assert "http://x" not in str(refused.value)
+
+
+def test_a_providers_own_options_come_before_those_of_all_engines() -> None:
+    entry = ProviderSettings(api="inference", provider_id="o", provider_type="inline::onnx", config={"slots": 2})
+    common = BackendSettings(engine=EngineSettings(slots=4, queue=7), providers=(entry,))
+    check_providers(common)
+    assert engine_settings(common, entry) == EngineSettings(slots=2, queue=7)
 
 
 def test_a_default_that_is_no_provider_is_refused() -> None:

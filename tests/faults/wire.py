@@ -168,6 +168,11 @@ def children(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
+def command_of(pid: int) -> list[str]:
+    """The command line of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
 def master_of(server: RunningServer) -> int:
     """The gunicorn that `serve` started."""
     (master,) = children(server.process.pid)
@@ -176,7 +181,23 @@ def master_of(server: RunningServer) -> int:
 
 def workers_of(server: RunningServer) -> set[int]:
     """Process ids of the workers that live."""
-    return children(master_of(server))
+    return {child for child in children(master_of(server)) if "gunicorn" in command_of(child)}
+
+
+def keeper_of(server: RunningServer) -> int:
+    """The process that keeps the only engine of the server alive."""
+    (keeper,) = (child for child in children(master_of(server)) if "server.keeper" in command_of(child))
+    return keeper
+
+
+def engine_of(server: RunningServer) -> int | None:
+    """The process of the only engine of the server; None while there is none."""
+    return next((child for child in children(keeper_of(server)) if "server.engine" in command_of(child)), None)
+
+
+def engine_address(server: RunningServer) -> str:
+    """Where the only engine of the server listens."""
+    return next(part for part in command_of(keeper_of(server)) if part.startswith("ipc://"))
 
 
 def ports_served_by(pid: int) -> set[int]:

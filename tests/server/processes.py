@@ -80,6 +80,7 @@ def gunicorn(directory: Path, *, app: str = "tests.server.stub_app:app()", **set
         "ONNXSTACK_DATA_DIR": str(directory / "data"),
         "ONNXSTACK_DATABASE_URL": "memory://",
         "ONNXSTACK_LOG__FORMAT": "json",
+        "ONNXSTACK_ENGINE__ADDRESS": "inproc",  # the stub asks no engine
         **settings,
     }
     with log.open("w") as output:

@@ -8,6 +8,8 @@ import pytest
 
 from backends.config import EngineSettings
 from backends.context import CallContext
+from backends.engine.address import Endpoint
+from backends.engine.remote import RemoteTextGenerator
 from backends.errors import Cancelled, ContextLengthExceeded, Unavailable, UnknownReference, Unsupported
 from backends.generation import collect
 from backends.inference import ChatPrompt, Finish, GenerateRequest, ModelLimits, Sampling, TextDelta, TextPrompt
@@ -15,11 +17,17 @@ from backends.memory.generator import MemoryTextGenerator
 from backends.ports import TextGenerator
 from backends.wire import LoopbackTextGenerator
 from generated.models import SystemMessage, ToolDefinition, UserMessage
+from tests.backends.engine.running import RELEASE, connected, memory_parts, served
 
 
-@pytest.fixture(params=["direct", "loopback"])
-def generator(request: pytest.FixtureRequest) -> Iterator[TextGenerator]:
+@pytest.fixture(params=["direct", "loopback", "served"])
+def generator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TextGenerator]:
     inner = MemoryTextGenerator({"echo"}, EngineSettings(slots=2, max_context=256))
+    if request.param == "served":
+        endpoint = Endpoint(f"ipc://{tmp_path_factory.mktemp('e') / 's'}")
+        with served(endpoint, memory_parts(inner)), connected(endpoint, release=RELEASE) as connection:
+            yield RemoteTextGenerator(connection)
+        return
     yield inner if request.param == "direct" else LoopbackTextGenerator(inner)
     inner.close()
 

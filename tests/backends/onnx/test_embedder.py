@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from backends.config import EngineSettings
 from backends.context import CallContext
+from backends.engine.remote import RemoteEmbedder
 from backends.errors import (
     BadRequest,
     Cancelled,
@@ -35,7 +36,7 @@ from backends.onnx.config import EncoderConfig
 from backends.onnx.embedder import OnnxEmbedder, batches
 from backends.onnx.encoder import OnnxEncoder
 from backends.ports import Embedder
-from backends.wire import LoopbackEmbedder
+from tests.backends.engine.running import connected, engine_process
 
 DEADLINE_S = 60.0
 SETTINGS = EngineSettings(threads=2)
@@ -63,9 +64,19 @@ def shared(model_store: ModelStore) -> Iterator[OnnxEmbedder]:
     embedder.close()
 
 
-@pytest.fixture(params=["in process", "through the encoding"])
-def embedder(shared: OnnxEmbedder, request: pytest.FixtureRequest) -> Embedder:
-    return shared if request.param == "in process" else LoopbackEmbedder(shared)
+@pytest.fixture(scope="module")
+def remote(model_store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteEmbedder]:
+    with (
+        engine_process(tmp_path_factory.mktemp("engine"), model_store.root, SETTINGS) as process,
+        connected(process.address) as connection,
+    ):
+        yield RemoteEmbedder(connection)
+
+
+@pytest.fixture(params=["shared", "remote"])
+def embedder(request: pytest.FixtureRequest) -> Embedder:
+    form: Embedder = request.getfixturevalue(request.param)
+    return form
 
 
 @pytest.fixture

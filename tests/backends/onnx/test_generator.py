@@ -1,4 +1,4 @@
-"""The text generator on the real default model, directly and through the encoding of the wire."""
+"""The text generator on the real default model, in this process and in one of its own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from backends.config import EngineSettings
 from backends.context import CallContext
+from backends.engine.remote import RemoteTextGenerator
 from backends.errors import (
     BadRequest,
     Cancelled,
@@ -45,7 +46,6 @@ from backends.onnx.generator import OnnxTextGenerator
 from backends.onnx.residency import Residency
 from backends.onnx.tokenizer import TextTokenizer
 from backends.ports import TextGenerator
-from backends.wire import LoopbackTextGenerator
 from generated.models import (
     CompletionMessage,
     GrammarResponseFormat,
@@ -57,6 +57,7 @@ from generated.models import (
     ToolDefinition,
     UserMessage,
 )
+from tests.backends.engine.running import connected, engine_process
 
 SETTINGS = EngineSettings(device="cpu", threads=2, slots=8, max_context=1024, prefill_chunk=64)
 TIPS = ChatPrompt((UserMessage(content="Give me three tips for staying healthy."),))
@@ -69,9 +70,19 @@ def engine(model_store: ModelStore) -> Iterator[OnnxTextGenerator]:
     generator.close()
 
 
-@pytest.fixture(params=["direct", "loopback"])
-def generator(request: pytest.FixtureRequest, engine: OnnxTextGenerator) -> TextGenerator:
-    return engine if request.param == "direct" else LoopbackTextGenerator(engine)
+@pytest.fixture(scope="module")
+def remote(model_store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteTextGenerator]:
+    with (
+        engine_process(tmp_path_factory.mktemp("engine"), model_store.root, SETTINGS) as process,
+        connected(process.address) as connection,
+    ):
+        yield RemoteTextGenerator(connection)
+
+
+@pytest.fixture(params=["engine", "remote"])
+def generator(request: pytest.FixtureRequest) -> OnnxTextGenerator | RemoteTextGenerator:
+    form: OnnxTextGenerator | RemoteTextGenerator = request.getfixturevalue(request.param)
+    return form
 
 
 @pytest.fixture
@@ -233,12 +244,12 @@ def test_an_empty_text_is_continued_from_the_first_token(generator: TextGenerato
 
 
 @pytest.mark.parametrize("how", ["context", "close", "drop"])
-def test_leaving_ends_the_work_within_a_step(engine: OnnxTextGenerator, how: str) -> None:
+def test_leaving_ends_the_work_within_a_step(generator: OnnxTextGenerator | RemoteTextGenerator, how: str) -> None:
     context = CallContext("leaving")
-    events = engine.generate(context, asked(TIPS, 900, repetition_penalty=1.3))
+    events = generator.generate(context, asked(TIPS, 900, repetition_penalty=1.3))
     assert isinstance(next(events), TextDelta)
-    cancelled = engine.stats()[DEFAULT_LLM].cancelled
-    tokens = engine.stats()[DEFAULT_LLM].generated_tokens
+    cancelled = generator.stats()[DEFAULT_LLM].cancelled
+    tokens = generator.stats()[DEFAULT_LLM].generated_tokens
     if how == "context":
         context.cancellation.cancel()
         with pytest.raises(Cancelled):
@@ -247,9 +258,9 @@ def test_leaving_ends_the_work_within_a_step(engine: OnnxTextGenerator, how: str
     elif how == "close":
         events.close()  # type: ignore[attr-defined]
     del events
-    marker = engine.generate(CallContext("next"), asked(TIPS, 2))
+    marker = generator.generate(CallContext("next"), asked(TIPS, 2))
     collect(marker)  # by the time it has answered, the steps are over in which the other might have gone on
-    stats = engine.stats()[DEFAULT_LLM]
+    stats = generator.stats()[DEFAULT_LLM]
     assert stats.cancelled == cancelled + 1
     assert stats.running == 0
     assert stats.generated_tokens - tokens < 100

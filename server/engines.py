@@ -1,0 +1,87 @@
+"""The engines that a server starts for itself: one for each inference provider on ONNX Runtime that names no address.
+
+Each has a keeper process (`server/keeper.py`) and listens in a directory of this user alone. The workers learn the
+addresses from their environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+from backends.config import ENGINE_TYPE, INPROC, BackendSettings, ProviderSettings
+from server.held_directory import HeldDirectory
+from server.processes import ENGINES_VARIABLE, PARENT_VARIABLE
+
+PREFIX = "engine-"
+_LONGEST = len(f"{PREFIX}12345678/10000")
+STOP_S = 20.0
+
+
+class Engines:
+    """Starts them at once. Raises Misconfigured: the settings of the providers do not fit."""
+
+    def __init__(self, settings: BackendSettings) -> None:
+        from backends.engine.address import socket_parent
+        from backends.onnx.session import choose_device, runtime_distribution
+        from backends.providers import check_providers, engine_settings
+
+        check_providers(settings)
+        own = list(_own(settings))
+        for _, entry in own:
+            choose_device(engine_settings(settings, entry).device, runtime_distribution())
+        self._keepers: list[subprocess.Popen[bytes]] = []
+        self._directory: HeldDirectory | None = None
+        if not own:
+            return
+        self._directory = HeldDirectory(socket_parent(settings.home / "run", _LONGEST), PREFIX)
+        addresses = {entry.provider_id: f"ipc://{self._directory.path / str(index)}" for index, entry in own}
+        os.environ[ENGINES_VARIABLE] = json.dumps(addresses)
+        environ = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+        for provider_id, address in addresses.items():
+            command = (sys.executable, "-m", "server.keeper", provider_id, address)
+            # In a session of its own, so that Ctrl-C reaches the server alone, which ends its engines last.
+            self._keepers.append(subprocess.Popen(command, env=environ, start_new_session=True))  # noqa: S603
+
+    def stop(self) -> None:
+        """End them in order."""
+        for keeper in self._keepers:
+            keeper.terminate()
+        for keeper in self._keepers:
+            try:
+                keeper.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                keeper.kill()
+        if self._directory is not None:
+            self._directory.remove()
+
+
+def with_addresses(settings: BackendSettings, environ: Mapping[str, str]) -> BackendSettings:
+    """The settings with the addresses of the engines that the server has started, where it has."""
+    addresses = json.loads(environ.get(ENGINES_VARIABLE, "{}"))
+    own = {index for index, _ in _own(settings)}
+    providers = [
+        entry.model_copy(update={"config": {**entry.config, "address": addresses[entry.provider_id]}})
+        if index in own and entry.provider_id in addresses
+        else entry
+        for index, entry in enumerate(settings.providers)
+    ]
+    return settings.model_copy(update={"providers": tuple(providers)})
+
+
+def runs_models(settings: BackendSettings) -> bool:
+    """Whether any provider needs this machine's model store: an engine of its own, or one within the workers."""
+    return any(
+        entry.provider_type == ENGINE_TYPE and entry.config.get("address", settings.engine.address) in ("", INPROC)
+        for entry in settings.providers
+    )
+
+
+def _own(settings: BackendSettings) -> Iterator[tuple[int, ProviderSettings]]:
+    """The providers whose engines this server starts, with their places."""
+    for index, entry in enumerate(settings.providers):
+        if entry.provider_type == ENGINE_TYPE and not entry.config.get("address", settings.engine.address):
+            yield index, entry
