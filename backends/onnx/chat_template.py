@@ -116,7 +116,7 @@ class ChatTemplate:
         """`text` cut around the template's own special tokens, without marks."""
         position = 0
         for match in self._pattern.finditer(text):
-            if text.startswith(mark, match.end()):  # a special token of one character, which no mark can part
+            if len(match[0]) == 1 and text.startswith(mark, match.end()):  # a message's: no mark can part it
                 continue
             if plain := text[position : match.start()].replace(mark, ""):
                 yield PromptSegment(plain)
