@@ -12,14 +12,15 @@ from backends.config import EngineSettings
 from backends.context import CallContext
 from backends.errors import UnknownReference
 from backends.generation import text_of
-from backends.inference import GenerateRequest, ModelLimits
+from backends.inference import ChatPrompt, GenerateRequest, ModelLimits
 from backends.memory.executor import MemoryExecutor
-from backends.onnx.conversation import template_messages
+from backends.onnx.chat_template import ChatTemplate
 from backends.onnx.engine import Engine, Language
 from backends.onnx.executor import Logits
 from backends.onnx.scheduler import Scheduler, SchedulerStats
 from backends.onnx.sequence import SequenceEvents
-from generated.models import Message
+from backends.onnx.tools.format import ToolFormat, select_format
+from generated.models import SystemMessage, ToolPromptFormat
 
 END, SAID, ANSWER = 256, 257, 258
 """Tokens beside the 256 bytes: the end of an answer, the beginning of what it repeats, the beginning of the answer."""
@@ -27,6 +28,7 @@ VOCABULARY = 259
 CERTAIN = 1e6
 """Logit of the one token to come, the others have 0: no temperature that a client sends makes another likely."""
 CONTEXT_LENGTH = 16_384
+_TEMPLATE = ChatTemplate("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", special_tokens=())
 
 
 class MemoryTextGenerator:
@@ -44,6 +46,7 @@ class MemoryTextGenerator:
         language = Language(
             tokenizer=ByteTokenizer(),
             encode_chat=encode_chat,
+            tool_format=tool_format,
             eos=frozenset({END}),
             context_length=self._context_length,
         )
@@ -108,13 +111,18 @@ class ByteStream:
         return self._decoder.decode(bytes([token])) if token < END else ""
 
 
-def encode_chat(messages: Sequence[Message]) -> list[int]:
+def encode_chat(prompt: ChatPrompt) -> list[int]:
     """The whole conversation, of which the last message's content is to be repeated."""
-    history = "".join(
-        f"{entry['role']}: {entry['content']}\n" for entry in template_messages(messages[:-1], tools=False)
-    )
-    said = text_of(messages[-1].content, where=f"/messages/{len(messages) - 1}/content") if messages else ""
+    *before, last = prompt.messages or (SystemMessage(content=""),)
+    chat = tool_format(prompt.tool_prompt_format).render(before, prompt.tools, prompt.tool_choice)
+    history = "".join(segment.text for segment in _TEMPLATE.render(chat.messages))
+    said = text_of(last.content, where=f"/messages/{len(before)}/content")
     return [*history.encode("utf-8", "replace"), *ByteTokenizer().encode_text(said)]
+
+
+def tool_format(requested: ToolPromptFormat | None) -> ToolFormat:
+    """The form of tool calls that a request asks for: what is repeated may be a call."""
+    return select_format(_TEMPLATE, requested)
 
 
 def echo(tokens: list[int]) -> Logits:

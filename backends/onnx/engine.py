@@ -17,7 +17,8 @@ from backends.onnx.sampling import Sampler
 from backends.onnx.scheduler import Scheduler
 from backends.onnx.sequence import Sequence as Generation
 from backends.onnx.sequence import SequenceEvents
-from generated.models import Message
+from backends.onnx.tools.format import ToolFormat
+from generated.models import ToolPromptFormat
 
 MAX_LOGPROBS = 20
 """Tokens reported for each generated one; they are collected between the steps of all sequences."""
@@ -52,16 +53,18 @@ class Language:
     one.
     context_length: tokens, prompt and answer together. longest_token: characters, None if not known.
     repetition_penalty: for requests that name none.
+    tool_format: the form of tool calls that a request asks for; None for a model without a chat template.
     """
 
     tokenizer: Tokenizer
-    encode_chat: Callable[[Sequence[Message]], list[int]] | None
+    encode_chat: Callable[[ChatPrompt], list[int]] | None
     eos: frozenset[int]
     context_length: int
     bos: int | None = None
     add_bos: bool = False
     repetition_penalty: float = 1.0
     longest_token: int | None = None
+    tool_format: Callable[[ToolPromptFormat | None], ToolFormat] | None = None
 
 
 class Engine:
@@ -119,7 +122,7 @@ class Engine:
                 raise Unsupported("tool calls are not supported by this model yet; leave out tools", where="/tools")
             if language.encode_chat is None:
                 raise BadRequest("this model has no chat template; use it for completion", where="/model_id")
-            ids = language.encode_chat(prompt.messages)
+            ids = language.encode_chat(prompt)
         else:
             check_characters(len(prompt.text), language.context_length, language.longest_token)
             ids = language.tokenizer.encode_text(prompt.text)
