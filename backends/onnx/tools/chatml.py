@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from backends.onnx.tokenizer import PromptSegment
 from backends.onnx.tools.dialect import Dialect
-from backends.onnx.tools.grammar import JSON, TEXT, Grammar
+from backends.onnx.tools.grammar import JSON, MORE, TEXT, Grammar
 from backends.onnx.tools.json_object import object_rest, read_object, write_object
 from backends.onnx.tools.signatures import Signature
 from backends.onnx.tools.stream import CallStream, Opening, Steps
@@ -57,7 +57,7 @@ class ChatmlCalls(Dialect):
         grammar = Grammar(JSON)
         rest = object_rest(grammar, signatures, "arguments")
         opened, close = self.mark_symbol(OPEN, f'"{OPEN}"'), self.mark_symbol(CLOSE, f'"{CLOSE}"')
-        grammar.add(rf'body: "\n{{\"name\"" {rest} "}}\n" {close}', rf'more: ("\n" {opened} body)*')
+        grammar.add(rf'body: "\n{{\"name\"" {rest} "}}\n" {close}', rf'more: ("\n" {opened} body){MORE}')
         if required:
             grammar.add(f"start: {opened} body more")
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from backends.onnx.tools.grammar import JSON, TEXT, Grammar, literal
+from backends.onnx.tools.grammar import JSON, MORE, TEXT, Grammar, literal
 from backends.onnx.tools.json_object import read_json, write_json
 from backends.onnx.tools.python_tag import PythonTagDialect, PythonTagStream
 from backends.onnx.tools.signatures import Signature
@@ -44,7 +44,7 @@ class FunctionTagCalls(PythonTagDialect):
             for number, signature in enumerate(custom):
                 arguments = grammar.arguments(signature, number)
                 calls.append(f"{literal(signature.name + '>{')} {arguments} {literal('}' + CLOSE)}")
-            grammar.add("rest: " + " | ".join(calls), rf'more: ("\n"? "{OPEN}" rest)*')
+            grammar.add("rest: " + " | ".join(calls), rf'more: ("\n"? "{OPEN}" rest){MORE}')
             starts.append(f'"{OPEN}" rest more' if required else "head rest more")
             if not required:
                 grammar.add(f'head[lazy]: TEXT "{OPEN}"')

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
-from backends.onnx.tools.grammar import JSON, TEXT, Grammar
+from backends.onnx.tools.grammar import JSON, MORE, TEXT, Grammar
 from backends.onnx.tools.json_object import object_rest, read_object, write_object
 from backends.onnx.tools.python_tag import PythonTagDialect, PythonTagStream
 from backends.onnx.tools.signatures import Signature
@@ -65,7 +65,7 @@ class JsonCalls(PythonTagDialect):
             grammar.add(
                 r'begun: "{\"type\": \"function\", \"name\"" | "{\"name\""',
                 rf'call: begun {rest} "}}"',
-                r'more: (("; " | "\n") call)*',
+                rf'more: (("; " | "\n") call){MORE}',
                 "calls: call more",
             )
             if required:
@@ -77,9 +77,8 @@ class JsonCalls(PythonTagDialect):
                     rf'head_type[lazy]: PLACE /\{{{_GAP}"type"{_GAP}:{_GAP}"function"/',
                     r"PLACE: /(?s:.*)\n[ \t]*|[ \t\r\n]*/",
                 )
-        starts += self.add_tagged(
-            grammar, signatures, required, other="calls" if custom and self.visible_tokens else ""
-        )
+        behind_tag = "calls" if custom and self.visible_tokens else ""
+        starts += self.add_tagged(grammar, signatures, required, other=behind_tag)
         if not required:
             starts.append("TEXT")
             grammar.add(TEXT)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from backends.errors import Unsupported
 from backends.onnx.tokenizer import PromptSegment
 from backends.onnx.tools.dialect import Dialect
-from backends.onnx.tools.grammar import PYTHON, TEXT, Grammar, literal
+from backends.onnx.tools.grammar import MORE, PYTHON, TEXT, Grammar, literal
 from backends.onnx.tools.python_syntax import WORD, is_word, read_call, write_call
 from backends.onnx.tools.signatures import Signature, read_signatures
 from backends.onnx.tools.stream import CallStream, Opening, Steps
@@ -60,7 +60,7 @@ class PythonListCalls(Dialect):
             by_letter[name[0]].append(f"{literal(name[1:] + '(')} arguments_{number}")
             heads.append(f"head_{number} arguments_{number}")
         calls = " | ".join(f"call_{number}" for number in range(len(signatures)))
-        grammar.add(f"call: {calls}", 'more: (", " call)* "]"')
+        grammar.add(f"call: {calls}", f'more: (", " call){MORE} "]"')
         if required:
             grammar.add('start: "[" call more')
             return grammar.lark()
