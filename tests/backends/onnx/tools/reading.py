@@ -89,8 +89,7 @@ class Judge:
         return matcher
 
     def allowed(self, grammar: str, text: str) -> str:
-        """The beginning of `text` that a model could write, with `.` behind it if it could end there. Special tokens are
-        such."""
+        """The beginning of `text` that a model could write, with `.` behind it if it could end there."""
         matcher = self.matcher(grammar)
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         ids = ids[: matcher.validate_tokens(ids)]

@@ -36,7 +36,8 @@ PIECES = [
     "<function=now>{}</function>", '<function=get_weather>{"city": "\\"<"}</function>', "<function", "</function>",
     "[now()]", "[now(), get_weather(city='a]b', days=2)]", "[get_", "[now(", "[x]",
     '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>', "<tool_call>", "</tool_call>", "<tool_",
-    "<|python_tag|>", '<|python_tag|>brave_search.call(query="x")', "<|python_tag|>print(1)", "<|pyth", "brave_search.c",
+    "<|python_tag|>", '<|python_tag|>brave_search.call(query="x")', "<|python_tag|>print(1)", "<|pyth",
+    "brave_search.c",
 ]  # fmt: skip
 ANSWERS = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
 
@@ -84,7 +85,9 @@ def test_an_answer_without_a_call_is_told_as_it_is(form: ToolFormat, answer: str
 
 def test_text_is_told_at_once_and_what_may_become_a_call_is_held_back() -> None:
     parser = FORMS["chatml"].parser(TOOLS, ids())
-    told = [parser.push(piece) for piece in ("Hello", " there", "\n<too", "l_box>", " <tool_call>", '{"name": "no', 'w"')]
+    told = [
+        parser.push(piece) for piece in ("Hello", " there", "\n<too", "l_box>", " <tool_call>", '{"name": "no', 'w"')
+    ]
     assert [[delta.text for delta in deltas] for deltas in told] == [
         ["Hello"],
         [" there"],
@@ -131,10 +134,19 @@ def test_whatever_a_constrained_model_writes_its_calls_are_well_formed(
 
 
 def _written_at_random(judge: Judge, grammar: str, choice: random.Random) -> tuple[str, bool]:
-    """What a model without any idea writes, and whether it came to an end. It likes to begin calls and to end things."""
+    """What a model writes that likes to begin calls and to end things, and whether it came to an end."""
     matcher = judge.matcher(grammar)
     mask = allocate_token_bitmask(1, judge.vocabulary.vocab_size)
-    beginnings = ['{"name"', '\n{"type": "function"', "<function=", "[", "\n[now(", "<tool_call>", "<|python_tag|>", "x\n"]
+    beginnings = [
+        '{"name"',
+        '\n{"type": "function"',
+        "<function=",
+        "[",
+        "\n[now(",
+        "<tool_call>",
+        "<|python_tag|>",
+        "x\n",
+    ]
     answer: list[int] = []
     opening = judge.tokenizer.encode(choice.choice(beginnings)).ids
     opening = opening[: matcher.validate_tokens(opening)]
