@@ -23,7 +23,7 @@ def load_language(directory: Path, config: DecoderConfig, context_length: int, r
     @cache
     def tool_format(requested: ToolPromptFormat | None) -> ToolFormat:
         assert template is not None  # noqa: S101
-        return select_format(template, requested)
+        return select_format(template, requested, tokenizer.added_tokens)
 
     def encode_chat(prompt: ChatPrompt) -> list[int]:
         assert template is not None  # noqa: S101

@@ -29,7 +29,8 @@ class PromptSegment:
 class TextTokenizer:
     """A model's tokenizer. Safe to share between threads.
 
-    special_tokens: text of every special token; special_ids: their ids; vocab_size: ids run from 0 to this, exclusive.
+    special_tokens: text of every special token; special_ids: their ids. added_tokens: text of those and of others that
+    are cut out of a text before it is tokenized. vocab_size: ids run from 0 to this, exclusive.
     longest_token: the most characters that one token stands for; None if that cannot be told.
 
     Raises (constructor):
@@ -47,8 +48,10 @@ class TextTokenizer:
             tokenizer.no_padding()
             tokenizer.no_truncation()
         self._plain.encode_special_tokens = True
-        special = {i: t.content for i, t in self._plain.get_added_tokens_decoder().items() if t.special}
+        added = self._plain.get_added_tokens_decoder()
+        special = {i: t.content for i, t in added.items() if t.special}
         self.special_tokens: tuple[str, ...] = tuple(special.values())
+        self.added_tokens: tuple[str, ...] = tuple(t.content for t in added.values())
         self.special_ids = frozenset(special)
         self.vocab_size = self._plain.get_vocab_size()
         # Byte-level tokens are written with a character for each byte, and no text goes missing on the way to them.

@@ -23,7 +23,7 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 class ChatmlCalls(Dialect):
-    """Hermes' form of tool calls. The tags are special tokens in some vocabularies and plain text in others."""
+    """Hermes' form of tool calls. The tags are tokens of their own in some vocabularies and plain text in others."""
 
     name = "chatml"
     marks = (OPEN, CLOSE)
@@ -62,7 +62,7 @@ class ChatmlCalls(Dialect):
             grammar.add(f"start: {opened} body more")
         else:
             # The tag in plain characters is a beginning too, also where it is a token: `CallStream` cannot tell them.
-            token = f"TEXT {OPEN} | " if OPEN in self.visible_tokens else ""
+            token = f"TEXT {OPEN} | " if OPEN in self.tokens else ""
             grammar.add("start: TEXT | head body more", f"head: {token}spelled", f'spelled[lazy]: TEXT "{OPEN}"', TEXT)
         return grammar.lark()
 

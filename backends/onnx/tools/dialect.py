@@ -15,15 +15,19 @@ from generated.models import ToolCall, ToolDefinition
 class Dialect(ABC):
     """One way to write tool calls.
 
-    special_tokens: those of the model. visible_tokens: those among them that calls are made of.
+    special_tokens: those of the model. added_tokens: others that are one token whatever stands around them.
+    visible_tokens: special tokens that calls are made of.
     """
 
     name: ClassVar[str]
     marks: ClassVar[tuple[str, ...]] = ()
-    """Texts around calls that are special tokens with some models."""
+    """Texts around calls that are tokens of their own with some models, all between angle brackets."""
 
-    def __init__(self, special_tokens: Collection[str]) -> None:
+    def __init__(self, special_tokens: Collection[str], added_tokens: Collection[str] = ()) -> None:
         self.visible_tokens = tuple(mark for mark in self.marks if mark in special_tokens)
+        # To llguidance an added token between angle brackets is a special one, whatever the tokenizer says.
+        self.tokens = frozenset(mark for mark in self.marks if mark in special_tokens or mark in added_tokens)
+        """Which of `marks` are tokens of their own."""
 
     def signatures(self, tools: Sequence[ToolDefinition]) -> tuple[Signature, ...]:
         """The tools, if all of them can be called in this form. Raises BadRequest, Unsupported."""
@@ -46,9 +50,9 @@ class Dialect(ABC):
         """A new reader of one answer."""
 
     def mark(self, text: str) -> PromptSegment:
-        """One of `marks`, as the token that it is or as plain text."""
+        """One of `marks` in a prompt, as the special token that it is or as plain text."""
         return PromptSegment(text, special=text in self.visible_tokens)
 
     def mark_symbol(self, text: str, lark: str) -> str:
         """Lark for one of `marks`; `lark`: how it is written if it is plain text."""
-        return text if text in self.visible_tokens else lark
+        return text if text in self.tokens else lark

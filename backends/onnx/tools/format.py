@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, Protocol
 
 from backends.errors import BadRequest
@@ -76,22 +76,27 @@ class ToolFormat:
         return self._dialect.signatures(tools)
 
 
-def select_format(template: ChatTemplate, requested: ToolPromptFormat | None) -> ToolFormat:
+def select_format(
+    template: ChatTemplate, requested: ToolPromptFormat | None, added_tokens: Collection[str] = ()
+) -> ToolFormat:
     """The format that a request asks for. If it asks for none: the template's own, if it has one that is known here;
-    else Llama's JSON for models with Llama's `<|python_tag|>` and ChatML's tags for all others."""
-    special = template.special_tokens
-    if requested is None and (own := _own_format(template)) is not None:
+    else Llama's JSON for models with Llama's `<|python_tag|>` and tags with short signatures for all others.
+
+    added_tokens: texts that are one token of the model whatever stands around them, special or not.
+    """
+    tokens = (template.special_tokens, added_tokens)
+    if requested is None and (own := _own_format(template, added_tokens)) is not None:
         return own
     dialect: Dialect
     match requested:
         case "json":
-            dialect = JsonCalls(special)
+            dialect = JsonCalls(*tokens)
         case "function_tag":
-            dialect = FunctionTagCalls(special)
+            dialect = FunctionTagCalls(*tokens)
         case "python_list":
-            dialect = PythonListCalls(special)
+            dialect = PythonListCalls(*tokens)
         case None:
-            dialect = JsonCalls(special) if TAG in special else ChatmlCalls(special)
+            dialect = JsonCalls(*tokens) if TAG in template.special_tokens else FunctionTagCalls(*tokens, brief=True)
     return ToolFormat(dialect, OwnWords(dialect, takes_results=template.takes_results))
 
 
@@ -112,23 +117,23 @@ _PYTHON = re.compile(r"""\[probe_name\(probe_key=(?:"probe_value"|'probe_value')
 _FUNCTION_TAG = re.compile(r'<function=probe_name>\s*\{"probe_key": "probe_value"\}\s*</function>')
 
 
-def _own_format(template: ChatTemplate) -> ToolFormat | None:
+def _own_format(template: ChatTemplate, added_tokens: Collection[str]) -> ToolFormat | None:
     """The template's own format, recognised by how it writes a call; None if it has none or an unknown one."""
     if not template.takes_tools:
         return None
     segments = _written(template, calls=1)
     text = "".join(segment.text for segment in segments)
-    special, tagged = template.special_tokens, template.takes_builtin_tools
+    tokens, tagged = (template.special_tokens, added_tokens), template.takes_builtin_tools
     dialect: Dialect
     if _TAGGED.search(text):
-        dialect = ChatmlCalls(special)
+        dialect = ChatmlCalls(*tokens)
     elif _FUNCTION_TAG.search(text):
-        dialect = FunctionTagCalls(special, tagged=tagged)
+        dialect = FunctionTagCalls(*tokens, tagged=tagged)
     elif _PYTHON.search(text):
-        dialect = PythonListCalls(special)
+        dialect = PythonListCalls(*tokens)
     elif found := next(filter(None, (_JSON.match(segment.text) for segment in segments)), None):
         key: Literal["parameters", "arguments"] = "parameters" if found[1] == "parameters" else "arguments"
-        dialect = JsonCalls(special, tagged=tagged, key=key)
+        dialect = JsonCalls(*tokens, tagged=tagged, key=key)
     else:
         return None
     one_call_each = not _written(template, calls=2)

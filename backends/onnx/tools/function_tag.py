@@ -7,7 +7,7 @@ Source: https://github.com/meta-llama/llama-models/blob/main/models/llama3_1/pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from backends.onnx.tools.grammar import JSON, MORE, TEXT, Grammar, literal
 from backends.onnx.tools.json_object import read_json, write_json
@@ -20,18 +20,35 @@ OPEN, CLOSE = "<function=", "</function>"
 
 
 class FunctionTagCalls(PythonTagDialect):
-    """Llama 3.1's tags; its built-in tools are called in its own way where the model has the token for it."""
+    """Llama 3.1's tags; its built-in tools are called in its own way where the model has the token for it.
+
+    brief: describe each tool in a short line instead of by its JSON Schema, which small models do not read.
+    """
 
     name = "function_tag"
     separator = "\n"
 
+    def __init__(
+        self,
+        special_tokens: Collection[str],
+        added_tokens: Collection[str] = (),
+        *,
+        tagged: bool = True,
+        brief: bool = False,
+    ) -> None:
+        super().__init__(special_tokens, added_tokens, tagged=tagged)
+        self._brief = brief
+
     def custom_instructions(self, signatures: Sequence[Signature]) -> str:
-        tools = "\n".join(signature.function_json() for signature in signatures)
-        return (
-            f"You have access to the following functions:\n\n{tools}\n\n"
+        how = (
             "To call a function, reply on one line in this form and add nothing:\n"
             '<function=function_name>{"parameter": "value"}</function>'
         )
+        if self._brief:
+            tools = "\n".join(f"- {signature.line()}" for signature in signatures)
+            return f"{how}\n\nYou can call these functions:\n{tools}"
+        tools = "\n".join(signature.function_json() for signature in signatures)
+        return f"You have access to the following functions:\n\n{tools}\n\n{how}"
 
     def write_custom(self, call: ToolCall) -> str:
         return f"{OPEN}{call.tool_name}>{write_json(call.arguments)}{CLOSE}"

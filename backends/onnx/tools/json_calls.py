@@ -39,11 +39,12 @@ class JsonCalls(PythonTagDialect):
     def __init__(
         self,
         special_tokens: Collection[str],
+        added_tokens: Collection[str] = (),
         *,
         tagged: bool = True,
         key: Literal["parameters", "arguments"] = "parameters",
     ) -> None:
-        super().__init__(special_tokens, tagged=tagged)
+        super().__init__(special_tokens, added_tokens, tagged=tagged)
         self._key = key
 
     def custom_instructions(self, signatures: Sequence[Signature]) -> str:
@@ -77,7 +78,7 @@ class JsonCalls(PythonTagDialect):
                     rf'head_type[lazy]: PLACE /\{{{_GAP}"type"{_GAP}:{_GAP}"function"/',
                     r"PLACE: /(?s:.*)\n[ \t]*|[ \t\r\n]*/",
                 )
-        behind_tag = "calls" if custom and self.visible_tokens else ""
+        behind_tag = "calls" if custom and self.tokens else ""
         starts += self.add_tagged(grammar, signatures, required, other=behind_tag)
         if not required:
             starts.append("TEXT")
@@ -86,7 +87,7 @@ class JsonCalls(PythonTagDialect):
         return grammar.lark()
 
     def parser(self, signatures: Sequence[Signature], new_id: Callable[[], str] | None) -> CallStream:
-        return _JsonStream(self, signatures, _OPENING, new_id, json_behind_tag=bool(self.visible_tokens))
+        return _JsonStream(self, signatures, _OPENING, new_id, json_behind_tag=bool(self.tokens))
 
 
 class _JsonStream(PythonTagStream):

@@ -46,6 +46,15 @@ class ParameterType:
             case kind:
                 return {"type": kind}
 
+    def __str__(self) -> str:
+        match self.kind:
+            case "union":
+                return " | ".join(map(str, self.items))
+            case "array" | "object" if self.items[0].kind != "any":
+                return f"{self.kind}[{self.items[0]}]"
+            case kind:
+                return kind
+
 
 ANY = ParameterType("any")
 

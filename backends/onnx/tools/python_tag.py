@@ -24,7 +24,7 @@ TAG = "<|python_tag|>"
 
 
 class PythonTagDialect(Dialect):
-    """A form in which the built-in tools are called behind the tag, if the model has it as a special token.
+    """A form in which the built-in tools are called behind the tag, if the model has it as a token.
 
     tagged: False if the model's template knows built-in tools only as functions like others.
     """
@@ -33,9 +33,11 @@ class PythonTagDialect(Dialect):
     separator: ClassVar[str]
     """Stands between two calls."""
 
-    def __init__(self, special_tokens: Collection[str], *, tagged: bool = True) -> None:
-        super().__init__(special_tokens)
-        self._tagged = tagged and TAG in self.visible_tokens
+    def __init__(
+        self, special_tokens: Collection[str], added_tokens: Collection[str] = (), *, tagged: bool = True
+    ) -> None:
+        super().__init__(special_tokens, added_tokens)
+        self._tagged = tagged and TAG in self.tokens
 
     def custom(self, signatures: Sequence[Signature]) -> list[Signature]:
         """The tools that are called without the tag."""

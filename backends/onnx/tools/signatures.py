@@ -35,6 +35,13 @@ class Parameter:
     schema: dict[str, Any]
     where: str
 
+    def __str__(self) -> str:
+        if self.required:
+            return f"{self.name}: {self.type}"
+        if "default" in self.schema:
+            return f"{self.name}: {self.type} = {json.dumps(self.schema['default'], ensure_ascii=False)}"
+        return f"{self.name}?: {self.type}"
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -64,6 +71,11 @@ class Signature:
     def function_json(self) -> str:
         """The same as one line of JSON."""
         return json.dumps(self.function(), ensure_ascii=False)
+
+    def line(self) -> str:
+        """The tool in one short line, without what its parameters mean."""
+        head = f"{self.name}({', '.join(map(str, self.parameters))})"
+        return f"{head}: {self.description}" if self.description else head
 
 
 def read_signatures(tools: Sequence[ToolDefinition]) -> tuple[Signature, ...]:

@@ -21,7 +21,15 @@ from generated.models import (
     UserMessage,
 )
 
-WEATHER = ToolDefinition(tool_name="get_weather", parameters={"city": ToolParamDefinition(param_type="string")})
+WEATHER = ToolDefinition(
+    tool_name="get_weather",
+    description="Tells the weather",
+    parameters={
+        "city": ToolParamDefinition(param_type="string", description="Its name"),
+        "days": ToolParamDefinition(param_type="int", required=False, default=1),
+        "exact": ToolParamDefinition(param_type="bool", required=False),
+    },
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +64,14 @@ def test_a_model_that_knows_no_tools_reads_of_them_in_the_system_message(languag
     )
     assert prompt_of(language, ChatPrompt(history, (WEATHER,))) == (
         "<|im_start|>system\n"
-        "You can call functions to help with the user's request. These are their signatures:\n"
-        "<tools>\n"
-        '{"name": "get_weather", "description": "", "parameters": {"type": "object", '
-        '"properties": {"city": {"type": "string"}}, "required": ["city"]}}\n'
-        "</tools>\n\n"
-        "To call a function, write its name and arguments as JSON between these tags:\n"
-        "<tool_call>\n"
-        '{"name": <function name>, "arguments": <object of arguments>}\n'
-        "</tool_call>\n\n"
+        "To call a function, reply on one line in this form and add nothing:\n"
+        '<function=function_name>{"parameter": "value"}</function>\n\n'
+        "You can call these functions:\n"
+        "- get_weather(city: string, days: integer = 1, exact?: boolean): Tells the weather\n\n"
         "If no function helps, answer in plain text.\n\n"
         "Be brief.<|im_end|>\n"
         "<|im_start|>user\nWeather in Köln?<|im_end|>\n"
-        "<|im_start|>assistant\n<tool_call>\n"
-        '{"name": "get_weather", "arguments": {"city": "Köln"}}\n'
-        "</tool_call><|im_end|>\n"
+        '<|im_start|>assistant\n<function=get_weather>{"city": "Köln"}</function><|im_end|>\n'
         "<|im_start|>user\n<tool_response>\nsunny\n</tool_response><|im_end|>\n"
         "<|im_start|>assistant\n"
     )
@@ -92,7 +93,9 @@ def test_nothing_about_tools_can_end_a_turn(language: Language, form: str | None
         )
         prompt = ChatPrompt(history, (tool,), "auto", form)  # type: ignore[arg-type]
         assert language.encode_chat is not None
-        return [i for i in language.encode_chat(prompt) if i in (0, 1, 2)]  # <|im_start|> and <|im_end|> are 1 and 2
+        ids = language.encode_chat(prompt)
+        assert language.tokenizer.decode(ids, skip_special=False).count(text) >= 3
+        return [i for i in ids if i in (0, 1, 2)]  # <|im_start|> and <|im_end|> are 1 and 2
 
     assert special(forged) == special("x")
 
@@ -103,7 +106,7 @@ def test_the_form_of_a_request_is_the_same_object_each_time(language: Language) 
         "json",
         "function_tag",
         "python_list",
-        "chatml",
+        "function_tag",
     ]
     assert language.tool_format("json") is language.tool_format("json")
 

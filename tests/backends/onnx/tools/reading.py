@@ -11,7 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from backends.inference import TextDelta
 from backends.onnx.chat_template import ChatTemplate
+from backends.onnx.tools.chatml import ChatmlCalls
 from backends.onnx.tools.format import ToolCallParser, ToolFormat, select_format
+from backends.onnx.tools.prompts import OwnWords
 from generated.models import ToolCall, ToolDefinition, ToolParamDefinition, ToolPromptFormat
 
 LLAMA_TOKENS = (
@@ -56,8 +58,11 @@ TOOLS = (WEATHER, NOW, PLOT)
 
 
 def tool_format(requested: ToolPromptFormat | None, special_tokens: Sequence[str] = ()) -> ToolFormat:
-    """A format for a template that says nothing of tools."""
-    return select_format(ChatTemplate("{{ messages }}", special_tokens=special_tokens), requested)
+    """A format for a template that says nothing of tools; ChatML's tags for None."""
+    template = ChatTemplate("{{ messages }}", special_tokens=special_tokens)
+    if requested is None:
+        return ToolFormat(ChatmlCalls(special_tokens), OwnWords(ChatmlCalls(special_tokens), takes_results=False))
+    return select_format(template, requested)
 
 
 def written(calls: Calls) -> list[ToolCall]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 
 from backends.onnx.tools.chatml import ChatmlCalls
 from tests.backends.onnx.tools.reading import (
@@ -17,6 +18,7 @@ from tests.backends.onnx.tools.reading import (
     WEATHER,
     Calls,
     Judge,
+    byte_tokenizer,
     outcome,
     tool_format,
     written,
@@ -136,6 +138,19 @@ def test_tags_that_are_special_tokens_are_seen_written_and_allowed_as_such(chatm
         assert chatml.accepts(required, f"{TIME}\n{TIME}")
         assert chatml.accepts(auto, f"Hm. {TIME}")
     assert chatml.allowed(form.grammar((WEATHER,), required=False), TIME) == '<tool_call>\n{"name": "'
+
+
+def test_tags_that_are_tokens_though_not_special_are_plain_in_prompts_and_tokens_in_grammars() -> None:
+    tokenizer = byte_tokenizer(CHATML_TOKENS[:2])
+    tokenizer.add_tokens([AddedToken(tag, special=False) for tag in CHATML_TOKENS[2:]])
+    judge = Judge(tokenizer, ["<|im_end|>"])
+    calls = ChatmlCalls(CHATML_TOKENS[:2], CHATML_TOKENS)
+    assert calls.visible_tokens == ()
+    assert not any(segment.special for segment in calls.write(written([("now", {})])))
+    signatures = calls.signatures((NOW,))
+    assert judge.accepts(calls.grammar(signatures, required=True), f"{TIME}\n{TIME}")
+    assert judge.accepts(calls.grammar(signatures, required=False), f"Hm. {TIME}")
+    assert judge.allowed(calls.grammar(signatures, required=False), "<tool_call>x") == "<tool_call>"
 
 
 def test_a_tag_in_plain_characters_begins_a_call_too_where_it_is_a_token(chatml: Judge) -> None:

@@ -69,13 +69,13 @@ def prompt(source: str, form: ToolFormat, messages: tuple[Message, ...], *tools:
         (templates.LLAMA_PYTHON, None, "python_list"),
         (templates.HERMES, None, "chatml"),
         (templates.FUNCTION_TAG, None, "function_tag"),
-        (templates.BRACKETED, None, "chatml"),
-        (templates.CHATML, None, "chatml"),
+        (templates.BRACKETED, None, "function_tag"),
+        (templates.CHATML, None, "function_tag"),
         (templates.CHATML.replace("im_end", "eot_id"), None, "json"),
         (templates.LLAMA_31, "function_tag", "function_tag"),
         (templates.LLAMA_31, "python_list", "python_list"),
         (templates.HERMES, "json", "json"),
-        ("{{ tools[0].nothing.at_all }}", None, "chatml"),
+        ("{{ tools[0].nothing.at_all }}", None, "function_tag"),
     ],
 )
 def test_the_form_is_what_is_asked_for_or_what_the_template_writes(

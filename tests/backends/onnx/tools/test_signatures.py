@@ -10,7 +10,7 @@ import pytest
 from backends.errors import BadRequest
 from backends.onnx.tools.signatures import read_signatures
 from generated.models import ToolDefinition
-from tests.backends.onnx.tools.reading import CODE, NOW, SEARCH, WEATHER, parameter
+from tests.backends.onnx.tools.reading import CODE, NOW, SEARCH, TOOLS, WEATHER, parameter
 
 
 def test_a_tool_becomes_a_json_schema_in_the_given_order() -> None:
@@ -21,6 +21,13 @@ def test_a_tool_becomes_a_json_schema_in_the_given_order() -> None:
         '"exact": {"type": "boolean"}}, "required": ["city"]}}'
     )
     assert json.loads(weather.function_json()) == weather.function()
+
+
+def test_a_short_line_tells_names_and_types() -> None:
+    weather, now, plot = (signature.line() for signature in read_signatures(TOOLS))
+    assert weather == "get_weather(city: string, days: integer = 1, exact?: boolean): Weather of a city"
+    assert now == "now(): The time"
+    assert plot == "plot(points: array[number], style?: object[string], title?: string | null, extra?: any)"
 
 
 def test_builtin_tools_come_with_their_parameters() -> None:
