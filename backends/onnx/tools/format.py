@@ -59,7 +59,7 @@ class ToolFormat:
 
     def grammar(self, tools: Sequence[ToolDefinition], *, required: bool) -> str:
         """Lark for llguidance over the whole answer: text without a call, or text that ends in one or more well-formed
-        calls; with `required` calls alone.
+        calls; with `required` calls alone. tools: at least one.
 
         Raises:
             BadRequest, Unsupported: as `render`.

@@ -111,9 +111,11 @@ def _one_by_one(entries: Sequence[Entry]) -> list[Entry]:
         for call in calls:
             rows.append({**entry, "content": content, "tool_calls": [call]})
             content = ""
-            rows += [result for result in results if result["tool_call_id"] == call["id"]]
-        ids = {call["id"] for call in calls}
-        rows += [result for result in results if result["tool_call_id"] not in ids]
+            own = next((result for result in results if result["tool_call_id"] == call["id"]), None)
+            if own is not None:
+                results.remove(own)
+                rows.append(own)
+        rows += results
     return rows
 
 

@@ -14,6 +14,7 @@ from generated.models import (
     Message,
     SystemMessage,
     ToolCall,
+    ToolDefinition,
     ToolPromptFormat,
     ToolResponseMessage,
     UserMessage,
@@ -28,6 +29,7 @@ from tests.backends.onnx.tools.reading import (
     WEATHER,
     Judge,
     outcome,
+    parameter,
 )
 
 PLAIN_CHATML_TOKENS = CHATML_TOKENS[:2]
@@ -130,6 +132,23 @@ def test_llama_31_own_words_with_each_call_before_its_result() -> None:
         f"{head.format('ipython')}found<|eot_id|>"
         f"{head.format('assistant')}"
     )
+
+
+def test_results_follow_their_calls_whatever_the_ids() -> None:
+    form = select_format(template(templates.LLAMA_31), None)
+    calls = assistant(call("now", 1), call("now", 2), call("now", 2), content="Hm.")
+    history = (calls, result("b", 2), result("c", 2), result("a", 1), result("d", 9), UserMessage(content="Hi"))
+    entries = form.render(history, (NOW,), "auto").messages
+    assert [(entry["role"], entry["content"]) for entry in entries] == [
+        ("assistant", "Hm."),
+        ("tool", "a"),
+        ("assistant", ""),
+        ("tool", "b"),
+        ("assistant", ""),
+        ("tool", "c"),
+        ("tool", "d"),
+        ("user", "Hi"),
+    ]
 
 
 def test_llama_python_lists_own_words() -> None:
@@ -265,3 +284,14 @@ def test_builtin_tools_are_functions_to_a_template_that_does_not_know_them(llama
     answer = '{"name": "brave_search", "parameters": {"query": "x"}}'
     assert outcome(form, (SEARCH,), answer) == [("brave_search", {"query": "x"})]
     assert llama.accepts(form.grammar((SEARCH,), required=True), answer)
+
+
+@pytest.mark.parametrize("requested", ["json", "function_tag", "python_list", None])
+def test_a_hundred_tools_can_be_called(requested: ToolPromptFormat | None, llama: Judge) -> None:
+    parameters = {f"p{i}": parameter("any" if i % 2 else "list[str]", required=i == 0) for i in range(10)}
+    tools = [ToolDefinition(tool_name=f"tool_{i}", parameters=parameters) for i in range(100)]
+    form = select_format(template(templates.HERMES if requested is None else templates.LLAMA_31), requested)
+    answer = "".join(s.text for s in form._dialect.write([call("tool_99", p0=["a"], p9=None)]))
+    assert outcome(form, tools, answer) == [("tool_99", {"p0": ["a"], "p9": None})]
+    assert llama.accepts(form.grammar(tools, required=True), answer)
+    assert llama.accepts(form.grammar(tools, required=False), answer)
