@@ -10,16 +10,18 @@ import numpy as np
 
 from backends.config import EngineSettings
 from backends.context import CallContext
-from backends.errors import UnknownReference, Unsupported
+from backends.errors import UnknownReference
 from backends.generation import text_of
 from backends.inference import ChatPrompt, GenerateRequest, ModelLimits
 from backends.memory.executor import MemoryExecutor
-from backends.onnx.conversation import template_messages
+from backends.onnx.chat_template import ChatTemplate
 from backends.onnx.engine import Engine, Language, ReadPrompt
 from backends.onnx.executor import Logits
 from backends.onnx.prefill_budget import GapBudget
 from backends.onnx.scheduler import Scheduler, SchedulerStats
 from backends.onnx.sequence import SequenceEvents
+from backends.onnx.tools.format import select_format
+from generated.models import SystemMessage
 
 END, SAID, ANSWER = 256, 257, 258
 """Tokens beside the 256 bytes: the end of an answer, the beginning of what it repeats, the beginning of the answer."""
@@ -27,6 +29,7 @@ VOCABULARY = 259
 CERTAIN = 1e6
 """Logit of the one token to come, the others have 0: no temperature that a client sends makes another likely."""
 CONTEXT_LENGTH = 16_384
+_TEMPLATE = ChatTemplate("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", special_tokens=())
 
 
 class MemoryTextGenerator:
@@ -109,15 +112,14 @@ class ByteStream:
 
 
 def read_chat(prompt: ChatPrompt) -> ReadPrompt:
-    """The whole conversation, of which the last message's content is to be repeated."""
-    messages = prompt.messages
-    if prompt.tools:
-        raise Unsupported("this model calls no tools; leave out tools", where="/tools")
-    history = "".join(
-        f"{entry['role']}: {entry['content']}\n" for entry in template_messages(messages[:-1], tools=False)
-    )
-    said = text_of(messages[-1].content, where=f"/messages/{len(messages) - 1}/content") if messages else ""
-    return ReadPrompt([*history.encode("utf-8", "replace"), *ByteTokenizer().encode_text(said)], ByteStream())
+    """The whole conversation, of which the last message's content is to be repeated, which may be a call of a tool."""
+    *before, last = prompt.messages or (SystemMessage(content=""),)
+    form = select_format(_TEMPLATE, prompt.tool_prompt_format)
+    chat = form.render(before, prompt.tools, prompt.tool_choice)
+    history = "".join(segment.text for segment in _TEMPLATE.render(chat.messages))
+    said = text_of(last.content, where=f"/messages/{len(before)}/content")
+    ids = [*history.encode("utf-8", "replace"), *ByteTokenizer().encode_text(said)]
+    return ReadPrompt(ids, ByteStream(), calls=form.parser(prompt.tools) if prompt.tools else None)
 
 
 def echo(tokens: list[int]) -> Logits:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,7 +26,18 @@ from backends.onnx.tokenizer import PromptSegment
 Message = Mapping[str, Any]
 
 _PRIVATE_USE = (0xF0000, 0xFFFFD)
+_RESULT_ROLE = re.compile("""["'](?:tool|ipython)["']""")
 _PRIVATE_USE_TEXT = re.compile("[\U000f0000-\U000ffffd]")
+
+
+@dataclass(frozen=True, slots=True)
+class MixedText:
+    """A text for a template that holds special tokens of ours, as a tool call does, beside text from elsewhere."""
+
+    segments: tuple[PromptSegment, ...]
+
+    def __len__(self) -> int:
+        return sum(len(segment.text) for segment in self.segments)
 
 
 class ChatTemplate:
@@ -56,11 +68,17 @@ class ChatTemplate:
         }
         try:
             self._template = environment.from_string(source)
-            self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
-            """Whether the template says anything about tools; if not, the caller must describe them in a message."""
+            variables = meta.find_undeclared_variables(environment.parse(source))
         except (TemplateError, RecursionError) as error:
             raise CorruptModel(CHAT_TEMPLATE_FILE, f"is not a Jinja template: {error}") from error
         self._environment = environment
+        self.special_tokens = tuple(special_tokens)
+        self.takes_tools = "tools" in variables
+        """Whether the template says anything about tools; if not, the caller must describe them in a message."""
+        self.takes_builtin_tools = "builtin_tools" in variables
+        """Whether the template has a way of its own for the tools that the contract names, as Llama 3.1's has."""
+        self.takes_results = _RESULT_ROLE.search(source) is not None
+        """Whether the template knows a role for the results of tools."""
         self._source_marks = set(_PRIVATE_USE_TEXT.findall(source))
         # Longest first: of two special tokens that begin alike, tokenizers take the longer.
         self._special = sorted(filter(None, special_tokens), key=len, reverse=True)
@@ -80,7 +98,7 @@ class ChatTemplate:
         **variables: Any,
     ) -> list[PromptSegment]:
         """The prompt for `messages` (dicts with `role`, `content` and whatever else the template reads), for
-        `TextTokenizer.encode_prompt`.
+        `TextTokenizer.encode_prompt`. Any text in them may be a `MixedText`.
 
         tools: tool definitions in the form that the template expects, usually OpenAI's. add_generation_prompt: end with
         the beginning of an assistant's turn. variables: anything else that a template may look for.
@@ -116,7 +134,7 @@ class ChatTemplate:
         """`text` cut around the template's own special tokens, without marks."""
         position = 0
         for match in self._pattern.finditer(text):
-            if text.startswith(mark, match.end()):  # a special token of one character, which no mark can part
+            if len(match[0]) == 1 and text.startswith(mark, match.end()):  # a message's: no mark can part it
                 continue
             if plain := text[position : match.start()].replace(mark, ""):
                 yield PromptSegment(plain)
@@ -129,6 +147,8 @@ class ChatTemplate:
         """`value` with every text in it, at any depth, unable to spell a special token."""
         if isinstance(value, str):
             return self._marked_text(value, mark)
+        if isinstance(value, MixedText):
+            return "".join(s.text if s.special else self._marked_text(s.text, mark) for s in value.segments)
         if isinstance(value, Mapping):
             return {self._marked(key, mark): self._marked(item, mark) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -150,6 +170,8 @@ class ChatTemplate:
             item = pending.pop()
             if isinstance(item, str):
                 used.update(_PRIVATE_USE_TEXT.findall(item))
+            elif isinstance(item, MixedText):
+                pending += [segment.text for segment in item.segments]
             elif isinstance(item, Mapping):
                 pending += [*item, *item.values()]
             elif isinstance(item, list | tuple):

@@ -6,7 +6,7 @@ inside user input is therefore encoded as the ordinary characters that it is mad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +29,8 @@ class PromptSegment:
 class TextTokenizer:
     """A model's tokenizer. Safe to share between threads.
 
-    special_tokens: text of every special token; special_ids: their ids; vocab_size: ids run from 0 to this, exclusive.
+    special_tokens: text of every special token; special_ids: their ids. added_tokens: text of those and of others that
+    are cut out of a text before it is tokenized. vocab_size: ids run from 0 to this, exclusive.
     longest_token: the most characters that one token stands for; None if that cannot be told.
 
     Raises (constructor):
@@ -47,8 +48,10 @@ class TextTokenizer:
             tokenizer.no_padding()
             tokenizer.no_truncation()
         self._plain.encode_special_tokens = True
-        special = {i: t.content for i, t in self._plain.get_added_tokens_decoder().items() if t.special}
+        added = self._plain.get_added_tokens_decoder()
+        special = {i: t.content for i, t in added.items() if t.special}
         self.special_tokens: tuple[str, ...] = tuple(special.values())
+        self.added_tokens: tuple[str, ...] = tuple(t.content for t in added.values())
         self.special_ids = frozenset(special)
         self.vocab_size = self._plain.get_vocab_size()
         # Byte-level tokens are written with a character for each byte, and no text goes missing on the way to them.
@@ -105,9 +108,10 @@ class TextTokenizer:
         """The text of `ids`; bytes that make no character become U+FFFD."""
         return str(self._plain.decode(ids, skip_special_tokens=skip_special))
 
-    def decode_stream(self, *, skip_special: bool = True) -> TextStream:
-        """A decoder for ids that arrive one by one."""
-        return TextStream(self, skip_special)
+    def decode_stream(self, *, skip_special: bool = True, visible: Collection[str] = ()) -> TextStream:
+        """A decoder for ids that arrive one by one. visible: special tokens that are shown even if others are not."""
+        shown = {self._special_id(text): text for text in visible}
+        return TextStream(self, skip_special, shown)
 
     def token_id(self, text: str) -> int | None:
         """The id of the token that is written exactly `text` in the vocabulary."""
@@ -151,9 +155,10 @@ class TextTokenizer:
 class TextStream:
     """Text of ids as they come, whole characters only. All that the calls return, joined, is `decode` of all ids."""
 
-    def __init__(self, tokenizer: TextTokenizer, skip_special: bool) -> None:
+    def __init__(self, tokenizer: TextTokenizer, skip_special: bool, visible: Mapping[int, str]) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
+        self._visible = visible
         self._ids: list[int] = []
         self._context = 0
         """Leading `_ids` whose text is out already; decoders treat the first token of a text differently."""
@@ -161,6 +166,8 @@ class TextStream:
 
     def step(self, token: int) -> str:
         """The text that `token` completes; empty while a character lacks bytes."""
+        if token in self._visible:
+            return self.finish() + self._visible[token]
         self._ids.append(token)
         text = self._text(self._ids)
         # An incomplete character shows as U+FFFD, at the end. A real one waits too, until the next token or `finish`.

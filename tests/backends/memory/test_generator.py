@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from backends.inference import ChatPrompt, Finish, GenerateRequest, ModelLimits,
 from backends.memory.generator import MemoryTextGenerator
 from backends.ports import TextGenerator
 from backends.wire import LoopbackTextGenerator
-from generated.models import SystemMessage, ToolDefinition, UserMessage
+from generated.models import JsonSchemaResponseFormat, SystemMessage, ToolDefinition, ToolParamDefinition, UserMessage
 from tests.backends.engine.running import RELEASE, connected, memory_parts, served
 
 
@@ -77,14 +78,24 @@ def test_more_requests_than_slots_are_all_answered(generator: TextGenerator, con
     assert [collect(events).text for events in running] == [f"message {i}" for i in range(20)]
 
 
+def test_what_is_repeated_may_be_a_tool_call(context: CallContext) -> None:
+    generator = MemoryTextGenerator()
+    said = 'Well: <function=t>{"a": [1]}</function>'
+    tool = ToolDefinition(tool_name="t", parameters={"a": ToolParamDefinition(param_type="list")})
+    prompt = ChatPrompt((UserMessage(content=said),), tools=(tool,))
+    answer = collect(generator.generate(context, GenerateRequest("echo", prompt)))
+    assert answer.text.strip() == "Well:"
+    assert [(call.tool_name, call.arguments) for call in answer.tool_calls] == [("t", {"a": [1]})]
+
+
 def test_refusals_are_the_real_ones(generator: TextGenerator, context: CallContext) -> None:
     with pytest.raises(UnknownReference, match="other not found; known: echo"):
         generator.generate(context, GenerateRequest("other", TextPrompt("a")))
     with pytest.raises(ContextLengthExceeded, match="takes 256"):
         generator.generate(context, chat("x" * 300))
-    with pytest.raises(Unsupported, match="tool calls"):
-        prompt = ChatPrompt((UserMessage(content="a"),), tools=(ToolDefinition(tool_name="t"),))
-        generator.generate(context, GenerateRequest("echo", prompt))
+    with pytest.raises(Unsupported, match="cannot be constrained"):
+        form = JsonSchemaResponseFormat(json_schema={"type": "object"})
+        generator.generate(context, replace(chat("a"), response_format=form))
     cancelled = CallContext("gone")
     cancelled.cancellation.cancel()
     with pytest.raises(Cancelled):

@@ -148,6 +148,12 @@ def test_neighbouring_texts_do_not_add_up_to_a_special_token(source: str, conten
     assert not any(segment.special for segment in segments)
 
 
+def test_a_special_token_stays_one_before_a_message_that_begins_like_the_end_of_one() -> None:
+    template = ChatTemplate("<s>{{ messages[0].content }}", special_tokens=SPECIAL)
+    segments = template.render([{"role": "user", "content": "> quoted"}])
+    assert segments == [PromptSegment("<s>", special=True), PromptSegment("> quoted")]
+
+
 def test_a_template_may_compose_its_own_special_tokens_from_a_role() -> None:
     template = ChatTemplate("{{ '<|' + messages[0].role + '|>' }}", special_tokens=SPECIAL)
     assert template.render([{"role": "user", "content": ""}]) == [PromptSegment("<|user|>", special=True)]

@@ -38,6 +38,7 @@ from backends.inference import (
     Sampling,
     TextDelta,
     TextPrompt,
+    ToolCallDelta,
 )
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.models.store import ModelStore
@@ -54,7 +55,11 @@ from generated.models import (
     Message,
     SystemMessage,
     TextContentItem,
+    ToolCall,
     ToolDefinition,
+    ToolParamDefinition,
+    ToolPromptFormat,
+    ToolResponseMessage,
     UserMessage,
 )
 from tests.backends.engine.running import connected, engine_process
@@ -301,7 +306,8 @@ TOOL = ToolDefinition(tool_name="weather")
             "/messages/0/content/1",
         ),
         (asked(ChatPrompt((UserMessage(content="x", context=IMAGE),))), Unsupported, "images", "/messages/0/context"),
-        (asked(replace(TIPS, tools=(TOOL,))), Unsupported, "tool calls", "/tools"),
+        (asked(replace(TIPS, tools=(TOOL, TOOL))), BadRequest, "weather", "/tools/1/tool_name"),
+        (asked(replace(TIPS, tool_choice="required")), BadRequest, "no tools", "/tool_choice"),
         (
             replace(asked(TIPS), response_format=JsonSchemaResponseFormat(json_schema={"type": "banana"})),
             BadRequest,
@@ -311,7 +317,7 @@ TOOL = ToolDefinition(tool_name="weather")
         (replace(asked(TIPS), model=DEFAULT_EMBEDDING_MODEL), BadRequest, "embedding model", "/model_id"),
         (replace(asked(TIPS), model="no/such"), UnknownReference, "no/such", None),
     ],
-    ids=["image", "image context", "tools", "response_format", "embedding model", "unknown model"],
+    ids=["image", "image context", "a tool twice", "no tools", "response_format", "embedding model", "unknown model"],
 )
 def test_what_cannot_be_served_is_refused_by_name(
     generator: TextGenerator,
@@ -531,3 +537,70 @@ def test_a_repeated_prompt_pays_only_for_its_end_and_answers_the_same(
     assert stats.prompt_tokens < sum(a.prompt_tokens for a in found) / 2
     assert stats.prompt_tokens + stats.reused_tokens == sum(a.prompt_tokens for a in found)
     assert finish.cached_tokens == 0, "one owner's prompts shorten the wait of another"
+
+
+WEATHER = ToolDefinition(
+    tool_name="get_weather",
+    description="Tells the weather",
+    parameters={
+        "city": ToolParamDefinition(param_type="string", description="The city"),
+        "days": ToolParamDefinition(param_type="integer"),
+    },
+)
+PARIS = (UserMessage(content="What is the weather in Paris for 3 days?"),)
+
+
+@pytest.mark.parametrize("form", [None, "json", "function_tag", "python_list"])
+def test_a_required_call_is_well_formed_in_every_format_and_never_text(
+    generator: TextGenerator, context: CallContext, form: ToolPromptFormat | None
+) -> None:
+    prompt = ChatPrompt(PARIS, (WEATHER,), "required", form)
+    events = list(generator.generate(context, asked(prompt, 100)))
+    assert not [event for event in events if isinstance(event, TextDelta)]
+    told = [event for event in events if isinstance(event, ToolCallDelta)]
+    statuses = [event.status for event in told]
+    assert statuses[0] == "started"
+    assert "succeeded" in statuses
+    for call in (event.call for event in told if event.status == "succeeded"):
+        assert call is not None
+        assert call.tool_name == "get_weather"
+        assert set(call.arguments) == {"city", "days"}
+        assert isinstance(call.arguments["city"], str)
+        assert type(call.arguments["days"]) is int
+    first = next(event.call for event in told if event.call is not None)
+    assert first.arguments["city"] == "Paris"
+
+
+def test_a_call_that_max_tokens_cuts_has_failed(generator: TextGenerator, context: CallContext) -> None:
+    events = list(generator.generate(context, asked(ChatPrompt(PARIS, (WEATHER,), "required", "json"), 12)))
+    last = events[-2]
+    assert isinstance(last, ToolCallDelta)
+    assert (last.status, last.call) == ("failed", None)
+    assert last.text
+    assert collect(iter(events)).stop_reason == "out_of_tokens"
+
+
+def test_with_auto_a_model_may_answer_in_words(generator: TextGenerator, context: CallContext) -> None:
+    prompt = ChatPrompt(TIPS.messages, (WEATHER,))
+    found = answer(generator, context, asked(prompt, 40))
+    assert found.tool_calls == ()
+    assert len(found.text) > 20
+
+
+def test_after_a_result_the_conversation_goes_on(generator: TextGenerator, context: CallContext) -> None:
+    call = ToolCall(call_id="1", tool_name="get_weather", arguments={"city": "Paris", "days": 3})
+    history = (
+        *PARIS,
+        CompletionMessage(content="", stop_reason="end_of_turn", tool_calls=[call]),
+        ToolResponseMessage(call_id="1", tool_name="get_weather", content="Sunny, 25 degrees, for three days."),
+    )
+    found = answer(generator, context, asked(ChatPrompt(history, (WEATHER,)), 60))
+    assert found.text
+    assert "function=" not in found.text
+
+
+def test_log_probabilities_of_a_call_are_told_with_it(generator: TextGenerator, context: CallContext) -> None:
+    request = replace(asked(ChatPrompt(PARIS, (WEATHER,), "required"), 100), logprobs=1)
+    found = answer(generator, context, request)
+    assert found.tool_calls
+    assert found.completion_tokens - 1 <= len(found.logprobs) <= found.completion_tokens
