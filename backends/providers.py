@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from backends.config import ApiName, BackendSettings, ProviderSettings
+from pydantic import ValidationError
+
+from backends.config import ApiName, BackendSettings, ProviderSettings, Section
 from backends.errors import BadRequest, Misconfigured, NoProvider
+from backends.openai.settings import OpenAISettings
 from backends.ports import Embedder, Service, TextGenerator, ToolCatalog, VectorIndex
 from generated.models import ModelType
 
@@ -32,6 +36,11 @@ class Provider:
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
 
+    @property
+    def remote(self) -> bool:
+        """Whether others run it: when it is away this server still serves everything else."""
+        return self.provider_type.startswith("remote::")
+
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
         for role in ("generator", "embedder", "vectors", "tools"):
@@ -52,8 +61,8 @@ class Providers:
         """Open every provider of the settings.
 
         Raises:
-            Misconfigured: an unknown type, an id used twice, options that the type does not take, or a default that
-            is no provider of its API.
+            Misconfigured: an unknown type, an id used twice, options that the type does not take or that are wrong, or
+            a default that is no provider of its API.
         """
         known = FACTORIES if factories is None else factories
         self._defaults = dict(settings.default_providers)
@@ -124,11 +133,7 @@ def _check(settings: BackendSettings, known: Mapping[tuple[ApiName, str], Factor
                 f"provider `{entry.provider_id}` of api {entry.api} is there twice: ids are unique within an api",
                 where=f"providers.{index}.provider_id",
             )
-        if entry.config:
-            raise Misconfigured(
-                f"provider `{entry.provider_id}`: {entry.provider_type} takes no options, found {sorted(entry.config)}",
-                where=f"providers.{index}.config",
-            )
+        _check_options(entry, where=f"providers.{index}.config")
         seen.add((entry.api, entry.provider_id))
     for api, provider_id in settings.default_providers.items():
         if (api, provider_id) not in seen:
@@ -137,6 +142,40 @@ def _check(settings: BackendSettings, known: Mapping[tuple[ApiName, str], Factor
                 f"default provider `{provider_id}` is no provider of api {api}; it has {ids}",
                 where=f"default_providers.{api}",
             )
+
+
+def _check_options(entry: ProviderSettings, *, where: str) -> None:
+    options = OPTIONS.get((entry.api, entry.provider_type))
+    if options is None:
+        if entry.config:
+            raise Misconfigured(
+                f"provider `{entry.provider_id}`: {entry.provider_type} takes no options, found {sorted(entry.config)}",
+                where=where,
+            )
+        return
+    try:
+        options.model_validate(entry.config)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)  # it may be a secret
+        problems = [
+            f"{where}.{name}: {_fault(name, fault['type'], fault['msg'], options)}"
+            for fault in faults
+            for name in [".".join(map(str, fault["loc"]))]
+        ]
+        raise Misconfigured(f"provider `{entry.provider_id}`: {'; '.join(problems)}", where=where) from None
+
+
+def _fault(name: str, kind: str, message: str, options: type[Section]) -> str:
+    if kind == "missing":
+        return "is required"
+    if kind != "extra_forbidden":
+        return message.removeprefix("Value error, ")
+    near = difflib.get_close_matches(name, options.model_fields, n=1, cutoff=0.5)
+    return (
+        f"unknown option; did you mean {near[0]}?"
+        if near
+        else f"unknown option; known: {', '.join(options.model_fields)}"
+    )
 
 
 # Each factory imports its technology itself: a server loads only what its settings name.
@@ -157,6 +196,22 @@ def _onnx_inference(settings: BackendSettings, entry: ProviderSettings) -> Provi
         embedder=OnnxEmbedder(models, settings.engine),
         models=lambda kind: [model.name for model in models.list() if model.manifest.kind == kind],
         device=generator.device,
+    )
+
+
+def _openai_inference(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.openai.embedder import OpenAIEmbedder
+    from backends.openai.generator import OpenAITextGenerator
+    from backends.openai.upstream import Upstream
+
+    upstream = Upstream(entry.provider_id, OpenAISettings.model_validate(entry.config))
+    return Provider(
+        entry.api,
+        entry.provider_id,
+        entry.provider_type,
+        generator=OpenAITextGenerator(upstream),
+        embedder=OpenAIEmbedder(upstream),
+        models=lambda _kind: list(upstream.models() or ()),
     )
 
 
@@ -200,6 +255,7 @@ def _memory_registry(_settings: BackendSettings, entry: ProviderSettings) -> Pro
 FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("inference", "inline::onnx"): _onnx_inference,
     ("inference", "inline::memory"): _memory_inference,
+    ("inference", "remote::openai"): _openai_inference,
     ("vector_io", "inline::lancedb"): _lance_vectors,
     ("vector_io", "inline::memory"): _memory_vectors,
     ("tool_runtime", "inline::memory"): _memory_tools,
@@ -207,4 +263,9 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("datasetio", "inline::memory"): _memory_registry,
     ("scoring", "inline::memory"): _memory_registry,
     ("eval", "inline::memory"): _memory_registry,
+}
+
+# What `config` of a provider may hold, by API and type; types that are not here take no options.
+OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
+    ("inference", "remote::openai"): OpenAISettings,
 }
