@@ -12,6 +12,8 @@ from generated.models import GrammarResponseFormat, JsonSchemaResponseFormat, Re
 
 JsonObject = dict[str, Any]
 MAX_LOGPROBS = 20
+LAST_TOKENS = 32_768
+"""Tokens that llama.cpp weakens where no context length is configured: it keeps that many, and has no word for all."""
 CHAT = "/chat/completions"
 COMPLETIONS = "/completions"
 
@@ -28,7 +30,7 @@ def request_of(request: GenerateRequest, settings: OpenAISettings) -> tuple[str,
         "model": request.model,
         "stream": True,
         "stream_options": {"include_usage": True},
-        **_sampling(request.sampling, dialect, chat),
+        **_sampling(request.sampling, settings, chat),
         **_logprobs(request.logprobs, chat),
         **_response_format(request.response_format, dialect, chat),
     }
@@ -41,8 +43,9 @@ def request_of(request: GenerateRequest, settings: OpenAISettings) -> tuple[str,
     return CHAT, body
 
 
-def _sampling(sampling: Sampling, dialect: Dialect, chat: bool) -> JsonObject:
+def _sampling(sampling: Sampling, settings: OpenAISettings, chat: bool) -> JsonObject:
     """Everything the port defines is sent, also where it is the usual value: upstreams have defaults of their own."""
+    dialect = settings.dialect
     members: JsonObject = {"temperature": sampling.temperature}
     if dialect != "tgi" or sampling.top_p < 1:  # TGI wants it below 1
         members["top_p"] = sampling.top_p
@@ -55,7 +58,7 @@ def _sampling(sampling: Sampling, dialect: Dialect, chat: bool) -> JsonObject:
         case "llama.cpp":
             members |= {"top_k": sampling.top_k, "min_p": 0.0}
             if penalty is not None:
-                members |= {"repeat_penalty": penalty, "repeat_last_n": -1}
+                members |= {"repeat_penalty": penalty, "repeat_last_n": settings.context_length or LAST_TOKENS}
         case _:
             if sampling.top_k:
                 raise _unknown("top_k sampling", dialect, "use top_p", "/sampling_params/strategy")

@@ -73,7 +73,7 @@ def test_top_k_and_repetition_penalty_are_sent_where_they_are_known() -> None:
     vllm = body("vllm", temperature=1.0, top_k=40, repetition_penalty=1.1)
     assert (vllm["top_k"], vllm["repetition_penalty"]) == (40, 1.1)
     llama = body("llama.cpp", temperature=1.0, top_k=40, repetition_penalty=1.1)
-    assert (llama["top_k"], llama["repeat_penalty"], llama["repeat_last_n"]) == (40, 1.1, -1)
+    assert (llama["top_k"], llama["repeat_penalty"], llama["repeat_last_n"]) == (40, 1.1, 32_768)
 
 
 @pytest.mark.parametrize("dialect", ["openai", "tgi"])
