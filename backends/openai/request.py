@@ -117,8 +117,9 @@ def _grammar(bnf: JsonObject, dialect: Dialect) -> JsonObject:
         case _:
             raise BadRequest("a grammar is a text under the key `gbnf` or `lark`", where=where)
     if dialect == "vllm":
-        # The second name is that of releases before 0.12; each release skips the name that it does not know.
-        return {"structured_outputs": {"grammar": text}, "guided_grammar": text}
+        # The second name is that of releases before 0.12, the third SGLang's; each skips the names it does not know.
+        members: JsonObject = {"structured_outputs": {"grammar": text}, "guided_grammar": text}
+        return {**members, "ebnf": text} if kind == "gbnf" else members
     if dialect == "llama.cpp" and kind == "gbnf":
         return {"grammar": text}
     raise _unknown(f"a {kind} grammar", dialect, "use json_schema", where)

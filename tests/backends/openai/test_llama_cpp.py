@@ -36,9 +36,12 @@ from backends.openai.upstream import Upstream
 from benchmarks.peers import wait_until_up
 from benchmarks.weights import original
 from generated.models import (
+    CompletionMessage,
     GrammarResponseFormat,
     JsonSchemaResponseFormat,
+    Message,
     ResponseFormat,
+    ToolCall,
     ToolDefinition,
     ToolParamDefinition,
     UserMessage,
@@ -55,11 +58,38 @@ import sys, threading, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.port = sys.argv[1], int(sys.argv[2])
 params.hostnames, params.model_alias = ["127.0.0.1"], {"smol"}
-params.n_ctx, params.n_parallel, params.use_jinja = 2048, 2, True
+params.n_ctx, params.n_parallel, params.use_jinja, params.chat_template = 2048, 2, True, sys.argv[3]
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
 server = xllamacpp.Server(params)
 threading.Event().wait()
 """
+TEMPLATE = """{%- if tools %}<|im_start|>system
+You may call one or more functions. Their signatures are within <tools></tools>:
+<tools>
+{%- for tool in tools %}
+{{ tool | tojson }}
+{%- endfor %}
+</tools>
+For each call return a JSON object with name and arguments within <tool_call></tool_call>:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call><|im_end|>
+{% endif -%}
+{%- for message in messages %}<|im_start|>
+{{- 'user' if message.role == 'tool' else message.role }}
+{% if message.role == 'tool' %}<tool_response>
+{{ message.content }}
+</tool_response>
+{%- elif message.content %}{{ message.content }}{% endif %}
+{%- if message.tool_calls %}{% for call in message.tool_calls %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+{%- endfor %}{% endif %}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""The model's own has no place for tools, and then llama.cpp leaves them out."""
 TIPS = ChatPrompt((UserMessage(content="Give me three tips for staying healthy."),))
 PERSON = {
     "type": "object",
@@ -74,7 +104,7 @@ def upstream() -> Iterator[Upstream]:
     cache = Path(os.environ.get("ONNXSTACK_TEST_CACHE") or Path.home() / ".cache" / "onnxstack-tests")
     cache.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    command = [str(PYTHON), "-c", SERVER, str(original(DEFAULT_LLM, cache)), str(port)]
+    command = [str(PYTHON), "-c", SERVER, str(original(DEFAULT_LLM, cache)), str(port), TEMPLATE]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until_up(f"http://127.0.0.1:{port}/health", process)
@@ -157,12 +187,18 @@ def test_a_tool_is_called_as_its_schema_says(generator: OpenAITextGenerator, con
         description="The weather of a city",
         parameters={"city": ToolParamDefinition(param_type="string")},
     )
-    prompt = ChatPrompt((UserMessage(content="How is the weather in Rome?"),), (tool,), "required")
-    events = list(generator.generate(context, asked(prompt, 128)))
+    question = "How is the weather in"
+    before: list[Message] = []
+    for city in ("Oslo", "Paris", "Berlin"):  # so small a model needs examples; they are history with calls besides
+        call = ToolCall(call_id=city, tool_name="get_weather", arguments={"city": city})
+        before.append(UserMessage(content=f"{question} {city}?"))
+        before.append(CompletionMessage(content="", stop_reason="end_of_turn", tool_calls=[call]))
+    prompt = ChatPrompt((*before, UserMessage(content=f"{question} Rome?")), (tool,), "required")
+    events = list(generator.generate(context, asked(prompt, 48)))
     statuses = [event.status for event in events if isinstance(event, ToolCallDelta)]
     assert statuses[0] == "started" and "in_progress" in statuses
     calls = [event.call for event in events if isinstance(event, ToolCallDelta) and event.call]
-    assert calls and calls[0].tool_name == "get_weather" and set(calls[0].arguments) == {"city"}
+    assert [(call.tool_name, call.arguments) for call in calls] == [("get_weather", {"city": "Rome"})]
     assert not any(event.text for event in events if isinstance(event, TextDelta)), "the call is not told as text"
 
 

@@ -132,6 +132,7 @@ def test_a_json_schema_is_sent_in_the_dialects_form(dialect: str, prompt: Any, m
     [
         ("llama.cpp", {"gbnf": 'root ::= "a"'}, {"grammar": 'root ::= "a"'}),
         ("vllm", {"gbnf": 'root ::= "a"'}, {"structured_outputs": {"grammar": 'root ::= "a"'}}),
+        ("vllm", {"gbnf": 'root ::= "a"'}, {"guided_grammar": 'root ::= "a"', "ebnf": 'root ::= "a"'}),
         ("vllm", {"lark": 'start: "a"'}, {"structured_outputs": {"grammar": 'start: "a"'}}),
     ],
 )
