@@ -14,7 +14,7 @@ from backends.inference import EmbedRequest, EmbedResult, ModelLimits
 from backends.openai import protocol
 from backends.openai.failures import PROVIDER_DATA
 from backends.openai.generator import known_length
-from backends.openai.upstream import Upstream
+from backends.openai.upstream import Upstream, encoded
 
 
 class OpenAIEmbedder:
@@ -74,8 +74,8 @@ class OpenAIEmbedder:
         body: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": "float"}
         if upstream.settings.dialect == "vllm":
             body["truncate_prompt_tokens"] = -1
-        key = upstream.key(context)
-        future = upstream.start(context, lambda: upstream.fetch("/embeddings", body, key))
+        content, key = encoded(body), upstream.key(context)
+        future = upstream.start(context, lambda: upstream.fetch("/embeddings", content, key))
         data = upstream.result(context, future)
         try:
             answer = protocol.embedding_list.decode(data)

@@ -26,6 +26,7 @@ from backends.errors import (
 
 MESSAGE_LIMIT = 500
 PROVIDER_DATA = "X-LlamaStack-Provider-Data"
+_DAY_S = 86_400.0
 _AGAIN = (429, 502, 503, 504)
 _TOO_LONG = ("context_length_exceeded", "exceed_context_size_error")
 
@@ -141,7 +142,7 @@ def _said(body: bytes, key: Key) -> tuple[str, str]:
         if text.lstrip().startswith("<"):  # a page of some proxy
             text = ""
     if isinstance(document, dict):
-        inner = document.get("error", document)
+        inner = document.get("error") or document
         if isinstance(inner, dict):
             code = str(inner.get("code") or "")
             code = code if code in _TOO_LONG else str(inner.get("type") or "")
@@ -156,6 +157,6 @@ def _said(body: bytes, key: Key) -> tuple[str, str]:
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds of `Retry-After`; None without one, and for its form as a date, which no inference server sends."""
     try:
-        return max(0.0, float(headers.get("retry-after", "")))
+        return min(max(0.0, float(headers.get("retry-after", ""))), _DAY_S)
     except ValueError:
         return None

@@ -15,7 +15,7 @@ from backends.inference import GenerateRequest, GenerationEvent, ModelLimits
 from backends.openai import protocol
 from backends.openai.answer import AnswerReader
 from backends.openai.request import request_of
-from backends.openai.upstream import Upstream
+from backends.openai.upstream import Upstream, encoded
 
 
 class OpenAITextGenerator:
@@ -32,7 +32,7 @@ class OpenAITextGenerator:
     def generate(self, context: CallContext, request: GenerateRequest) -> UpstreamEvents:
         """As the port says. Raises also Unavailable: the upstream is down; BadRequest: it refuses."""
         path, body = request_of(request, self._upstream.settings)
-        key = self._upstream.key(context)
+        content, key = encoded(body), self._upstream.key(context)
         reader = AnswerReader(request.logprobs, self._new_id)
         events: SimpleQueue[list[GenerationEvent] | None] = SimpleQueue()
 
@@ -42,7 +42,7 @@ class OpenAITextGenerator:
                 return reader.complete and chunk.usage is not None
 
             try:
-                await self._upstream.stream(path, body, key, receive)
+                await self._upstream.stream(path, content, key, receive)
             except StackError:
                 if not reader.complete:
                     raise

@@ -51,7 +51,11 @@ class OpenAISettings(Section):
     @classmethod
     def _http(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # the port
+            valid = False
+        if not valid or not is_key(value):
             raise ValueError("must be an http:// or https:// URL")
         if parts.username is not None or parts.password is not None:
             raise ValueError("must not hold a user or a password; use api_key or headers")
@@ -76,5 +80,5 @@ class OpenAISettings(Section):
 
 
 def is_key(text: str) -> bool:
-    """Whether a text can be sent as a key in a header."""
+    """Whether a text can be sent as a key in a header: printable ASCII without spaces."""
     return bool(text) and all("\x21" <= character <= "\x7e" for character in text)

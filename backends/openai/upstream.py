@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import time
 import weakref
@@ -36,6 +37,8 @@ PING_PATIENCE_S = 0.25
 _BACKOFF_S = 0.25
 _ERROR_BYTES = 64 * 1024
 _DONE = b"[DONE]"
+_END_S = 0.1
+"""Seconds for what follows the last event of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Upstream:
         context.check()
         with self._lock:
             if self._closed:
-                raise Unavailable(f"provider `{self.place.provider_id}` is closed", retry_after_s=None)
+                raise self._gone()
             future = asyncio.run_coroutine_threadsafe(_until(context.deadline, work), self._loop)
         # A weak reference: a context may outlive thousands of its requests.
         context.cancellation.on_cancel(_cancel(weakref.ref(future)))
@@ -109,12 +112,10 @@ class Upstream:
             return future.result()
         except concurrent.futures.CancelledError:
             context.check()
-            raise Unavailable(f"provider `{self.place.provider_id}` is closed", retry_after_s=None) from None
+            raise self._gone() from None
 
-    async def stream(
-        self, path: str, body: Mapping[str, Any], key: Key, receive: Callable[[protocol.Chunk], bool]
-    ) -> None:
-        """Send a request and give each chunk of its stream to `receive`, until that says that it has enough.
+    async def stream(self, path: str, content: bytes, key: Key, receive: Callable[[protocol.Chunk], bool]) -> None:
+        """Send a request and give each chunk of its stream to `receive`, until that says that it has all.
 
         The request is sent again only while nothing has been received.
 
@@ -128,20 +129,25 @@ class Upstream:
             async with aclosing(event_data(data)) as events:
                 async for event in events:
                     if event == _DONE:
-                        return
+                        break
                     chunk = parse_chunk(event)
                     if chunk.error is not None:
                         failed = in_stream(self.place, path, chunk.error, key)
                         raise Unavailable(failed.error.message) if received else failed
                     received = True
                     if receive(chunk):
-                        return
+                        break
+                # A connection is used again only after the end of its answer, which mostly is there already.
+                with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+                    async with asyncio.timeout(_END_S):
+                        async for _ in events:
+                            pass
 
-        await self._send("POST", path, _encoded(body), key, read, again=lambda: not received)
+        await self._send("POST", path, content, key, read, again=lambda: not received)
 
-    async def fetch(self, path: str, body: Mapping[str, Any], key: Key) -> bytes:
+    async def fetch(self, path: str, content: bytes, key: Key) -> bytes:
         """Send a request and return the body of its answer. Raises StackError."""
-        return await self._send("POST", path, _encoded(body), key, _all, again=lambda: True)
+        return await self._send("POST", path, content, key, _all, again=lambda: True)
 
     def models(self) -> Mapping[str, int | None] | None:
         """Context length, or None where it is not told, by the name of each model; None if they are not listed.
@@ -156,6 +162,8 @@ class Upstream:
 
     def ping(self) -> None:
         """Return if the upstream answered lately. Waits a quarter of a second at most. Raises Unavailable."""
+        if self._closed:
+            raise self._gone()
         look = self._fresh()
         if look is None:
             try:
@@ -186,6 +194,9 @@ class Upstream:
         self._loop.run_until_complete(self._client.aclose())
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+
+    def _gone(self) -> Unavailable:
+        return Unavailable(f"provider `{self.place.provider_id}` is closed", retry_after_s=None)
 
     def _own_key(self) -> Key:
         own = self.settings.api_key
@@ -310,7 +321,8 @@ async def _beginning(response: httpx2.Response, size: int) -> bytes:
     return bytes(body[:size])
 
 
-def _encoded(body: Mapping[str, Any]) -> bytes:
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """The body of a request. Raises BadRequest: it holds half of a surrogate pair or endless nesting."""
     try:
         return msgspec.json.encode(body)
     except (UnicodeEncodeError, OverflowError, RecursionError) as error:

@@ -54,12 +54,13 @@ def server(upstream: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def client(server: RunningServer) -> LlamaStackClient:
-    return LlamaStackClient(
+def client(server: RunningServer) -> Iterator[LlamaStackClient]:
+    with LlamaStackClient(
         base_url=server.url,
         max_retries=0,
         default_headers={"X-LlamaStack-Provider-Data": json.dumps({"openai_api_key": CANARY})},
-    )
+    ) as client:
+        yield client
 
 
 @pytest.fixture

@@ -166,6 +166,21 @@ def stream(*parts: bytes, done: bool = True, then: Answer | None = None) -> Answ
     return answer
 
 
+def kept(*parts: bytes) -> Answer:
+    """A stream whose connection stays open for the next request."""
+
+    def answer(connection: Connection) -> None:
+        connection.send_response(200)
+        connection.send_header("content-type", SSE)
+        connection.send_header("transfer-encoding", "chunked")
+        connection.end_headers()
+        for part in (*parts, b"data: [DONE]\n\n"):
+            connection.write(b"%x\r\n%s\r\n" % (len(part), part))
+        connection.write(b"0\r\n\r\n")
+
+    return answer
+
+
 def hang(connection: Connection) -> None:
     """Say nothing until the other side leaves."""
     connection.server.stand_in.reached.put(None)

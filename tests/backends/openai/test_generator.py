@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -344,5 +343,7 @@ def test_a_closed_generator_refuses(connect: Connect, context: CallContext, stan
     with pytest.raises(Unavailable, match="closed"):
         list(events)
     with pytest.raises(Unavailable, match="closed"):
-        generator.generate(context, replace(HI))
+        generator.generate(context, HI)
+    with pytest.raises(Unavailable, match="closed"):
+        generator.ping()
     assert stand_in.left.wait(DEADLINE_S)

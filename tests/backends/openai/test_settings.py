@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from backends.config import BackendSettings, ProviderSettings
 from backends.errors import Misconfigured
 from backends.providers import OPTIONS, Providers
+from tests.servers import ROOT
 
 
 def opened(**config: Any) -> Providers:
@@ -21,6 +24,8 @@ def opened(**config: Any) -> Providers:
         ({"base_url": "http://x/v1", "api_kee": "canary"}, "config.api_kee: unknown option; did you mean api_key?"),
         ({"base_url": "http://x/v1", "zzz": 1}, "config.zzz: unknown option; known: base_url, api_key"),
         ({"base_url": "gpu:8000"}, "config.base_url: must be an http:// or https:// URL"),
+        ({"base_url": "http://gpu:99999/v1"}, "config.base_url: must be an http:// or https:// URL"),
+        ({"base_url": "http://g pu/v1"}, "config.base_url: must be an http:// or https:// URL"),
         ({"base_url": "http://me:canary@x/v1"}, "config.base_url: must not hold a user or a password"),
         ({"base_url": "http://x/v1?key=canary"}, "config.base_url: must end with a path"),
         ({"base_url": "http://x/v1", "api_key": "canary key"}, "config.api_key: must be printable ASCII"),
@@ -44,6 +49,12 @@ def test_an_upstream_that_is_not_there_opens_all_the_same() -> None:
     assert set(providers.services()) == {"inference:gpu:generator", "inference:gpu:embedder"}
     providers.close()
     providers.close()
+
+
+def test_a_server_without_an_upstream_does_not_load_what_it_would_need() -> None:
+    program = "import sys, backends.providers; print(sorted({'httpx2', 'openai'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_every_option_says_what_it_is() -> None:

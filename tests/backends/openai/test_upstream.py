@@ -24,7 +24,7 @@ from backends.errors import (
     Unsupported,
 )
 from backends.generation import collect
-from backends.inference import ChatPrompt, GenerateRequest
+from backends.inference import ChatPrompt, GenerateRequest, TextPrompt
 from backends.openai.generator import OpenAITextGenerator
 from backends.openai.settings import OpenAISettings
 from backends.openai.upstream import Upstream
@@ -39,6 +39,7 @@ from tests.backends.openai.stand_in import (
     document,
     event,
     hang,
+    kept,
     listing,
     reset,
     stream,
@@ -78,6 +79,7 @@ def says(message: str, status: int = 400, **members: Any) -> Answer:
         (says("not with these flags", 501), Unsupported, "not with these flags"),
         (document({}, 301, location="http://elsewhere/"), Unavailable, "answered 301"),
         (document({}, 500), Unavailable, "answered 500"),
+        (document({"error": None}, 400), BadRequest, "answered 400 to /chat/completions"),
     ],
 )
 def test_a_refusal_is_the_callers_or_the_upstreams_fault(
@@ -287,6 +289,43 @@ def test_headers_of_the_settings_go_with_every_request(connect: Connect, stand_i
     assert [request.headers["x-tenant"] for request in stand_in.received] == ["a", "a"]
 
 
+def test_a_connection_is_used_again_after_a_stream(connect: Connect, stand_in: StandIn) -> None:
+    ports = []
+
+    def counted(connection: Connection) -> None:
+        ports.append(connection.client_address[1])
+        kept(*chat("Hello", usage={"prompt_tokens": 1}))(connection)
+
+    stand_in.script(counted)
+    upstream = connect()
+    assert [ask(upstream) for _ in range(3)] == ["Hello"] * 3
+    assert len(set(ports)) == 1
+
+
+def test_a_connection_that_stays_open_after_the_answer_holds_nothing_up(connect: Connect, stand_in: StandIn) -> None:
+    stand_in.script(stream(*chat("Hello", usage={"prompt_tokens": 1}), then=hang))
+    assert ask(connect(read_timeout_s=DEADLINE_S)) == "Hello"
+    assert stand_in.left.wait(DEADLINE_S)
+
+
+def test_a_text_that_is_no_unicode_is_the_callers_fault(connect: Connect, stand_in: StandIn) -> None:
+    request = GenerateRequest("m", TextPrompt("\ud800"))
+    with pytest.raises(BadRequest, match="cannot be sent to the upstream"):
+        OpenAITextGenerator(connect()).generate(CallContext("c"), request)
+    assert stand_in.received == []
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("inf", 86_400), ("nan", 1.0), ("-5", 1.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 1.0)]
+)
+def test_a_strange_time_to_retry_after_is_a_sane_one(
+    connect: Connect, stand_in: StandIn, header: str, seconds: float
+) -> None:
+    stand_in.script(document({}, 429, retry_after=header))
+    error = refused(connect(retries=0))
+    assert isinstance(error, Overloaded) and error.retry_after_s == seconds
+
+
 def test_connections_are_used_again(connect: Connect, stand_in: StandIn) -> None:
     ports = []
 
@@ -297,7 +336,7 @@ def test_connections_are_used_again(connect: Connect, stand_in: StandIn) -> None
     stand_in.script(counted)
     upstream, context = connect(), CallContext("c")
     for _ in range(3):
-        upstream.result(context, upstream.start(context, lambda: upstream.fetch("/x", {}, upstream.key(context))))
+        upstream.result(context, upstream.start(context, lambda: upstream.fetch("/x", b"{}", upstream.key(context))))
     assert len(set(ports)) == 1
 
 
@@ -305,7 +344,7 @@ def test_a_ping_is_an_answer_of_the_last_seconds(connect: Connect, stand_in: Sta
     upstream = connect()
     for _ in range(10):
         upstream.ping()
-    assert len(stand_in.received) == 1
+    assert len(stand_in.received) == 1, "it is kept for some seconds"
     assert upstream.models() == {"m": None}
     assert len(stand_in.received) == 1
 
