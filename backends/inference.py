@@ -158,7 +158,7 @@ class ClassifyResult:
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
     """What a caller may ask of a model: tokens of context for a generator, longest text in tokens and size of a vector
-    for an embedder (None where it does not apply)."""
+    for an embedder (None where it does not apply or is not known). A context_length of 0: the provider cannot tell."""
 
     context_length: int
     embedding_dimension: int | None = None

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from backends.config import INPROC, ApiName, BackendSettings, EngineSettings, ProviderSettings, Section
 from backends.errors import BadRequest, Misconfigured, NoProvider
+from backends.openai.settings import OpenAISettings
 from backends.ports import Embedder, Service, TextGenerator, ToolCatalog, VectorIndex
 from generated.models import ModelType
 
@@ -36,6 +37,11 @@ class Provider:
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
 
+    @property
+    def remote(self) -> bool:
+        """Whether others run it: when it is away this server still serves everything else."""
+        return self.provider_type.startswith("remote::")
+
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
         for role in ("generator", "embedder", "vectors", "tools"):
@@ -56,8 +62,8 @@ class Providers:
         """Open every provider of the settings.
 
         Raises:
-            Misconfigured: an unknown type, an id used twice, options that the type does not take, or a default that
-            is no provider of its API.
+            Misconfigured: an unknown type, an id used twice, options that the type does not take or that are wrong, or
+            a default that is no provider of its API.
         """
         known = FACTORIES if factories is None else factories
         self._defaults = dict(settings.default_providers)
@@ -130,7 +136,7 @@ def check_providers(settings: BackendSettings, factories: Mapping[tuple[ApiName,
                 f"provider `{entry.provider_id}` of api {entry.api} is there twice: ids are unique within an api",
                 where=f"providers.{index}.provider_id",
             )
-        _check_options(entry, f"providers.{index}.config")
+        _check_options(entry, where=f"providers.{index}.config")
         seen.add((entry.api, entry.provider_id))
     for api, provider_id in settings.default_providers.items():
         if (api, provider_id) not in seen:
@@ -141,30 +147,38 @@ def check_providers(settings: BackendSettings, factories: Mapping[tuple[ApiName,
             )
 
 
-def _check_options(entry: ProviderSettings, where: str) -> None:
+def _check_options(entry: ProviderSettings, *, where: str) -> None:
     options = OPTIONS.get((entry.api, entry.provider_type))
-    name = f"provider `{entry.provider_id}`"
     if options is None:
         if entry.config:
             raise Misconfigured(
-                f"{name}: {entry.provider_type} takes no options, found {sorted(entry.config)}", where=where
+                f"provider `{entry.provider_id}`: {entry.provider_type} takes no options, found {sorted(entry.config)}",
+                where=where,
             )
         return
-    known = list(options.model_fields)
-    for key in entry.config:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise Misconfigured(f"{name}: {entry.provider_type} has no option {key!r}; {hint}", where=where)
     try:
         options.model_validate(entry.config)
     except ValidationError as error:
-        # The values are never shown: they may be secrets.
-        told = [
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        faults = error.errors(include_url=False, include_context=False, include_input=False)  # it may be a secret
+        problems = [
+            f"{where}.{name}: {_fault(name, fault['type'], fault['msg'], options)}"
+            for fault in faults
+            for name in [".".join(map(str, fault["loc"]))]
         ]
-        raise Misconfigured(f"{name}: {'; '.join(told)}", where=where) from None
+        raise Misconfigured(f"provider `{entry.provider_id}`: {'; '.join(problems)}", where=where) from None
+
+
+def _fault(name: str, kind: str, message: str, options: type[Section]) -> str:
+    if kind == "missing":
+        return "is required"
+    if kind != "extra_forbidden":
+        return message.removeprefix("Value error, ")
+    near = difflib.get_close_matches(name, options.model_fields, n=1, cutoff=0.5)
+    return (
+        f"unknown option; did you mean {near[0]}?"
+        if near
+        else f"unknown option; known: {', '.join(options.model_fields)}"
+    )
 
 
 def engine_settings(settings: BackendSettings, entry: ProviderSettings) -> EngineSettings:
@@ -210,6 +224,22 @@ def _remote_inference(engine: EngineSettings, entry: ProviderSettings) -> Provid
     )
 
 
+def _openai_inference(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.openai.embedder import OpenAIEmbedder
+    from backends.openai.generator import OpenAITextGenerator
+    from backends.openai.upstream import Upstream
+
+    upstream = Upstream(entry.provider_id, OpenAISettings.model_validate(entry.config))
+    return Provider(
+        entry.api,
+        entry.provider_id,
+        entry.provider_type,
+        generator=OpenAITextGenerator(upstream),
+        embedder=OpenAIEmbedder(upstream),
+        models=lambda _kind: list(upstream.models() or ()),
+    )
+
+
 def _lance_vectors(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     from backends.lance.vectors import LanceVectorIndex
 
@@ -250,6 +280,7 @@ def _memory_registry(_settings: BackendSettings, entry: ProviderSettings) -> Pro
 FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("inference", "inline::onnx"): _onnx_inference,
     ("inference", "inline::memory"): _memory_inference,
+    ("inference", "remote::openai"): _openai_inference,
     ("vector_io", "inline::lancedb"): _lance_vectors,
     ("vector_io", "inline::memory"): _memory_vectors,
     ("tool_runtime", "inline::memory"): _memory_tools,
@@ -261,5 +292,6 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
 
 OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
     ("inference", "inline::onnx"): EngineSettings,
+    ("inference", "remote::openai"): OpenAISettings,
 }
-"""What `config` of a provider may hold; a type without an entry takes nothing."""
+"""What `config` of a provider may hold, by API and type; a type without an entry takes nothing."""

@@ -36,13 +36,25 @@ class Backends:
     tool_groups: ToolGroups
 
     def services(self) -> dict[str, Service]:
-        """Every part with a life of its own; the server is ready when each answers `ping`."""
-        return {"store": self.store, **self.providers.services()}
+        """Every part of this server with a life of its own; it is ready when each answers `ping`."""
+        return {"store": self.store, **self._services(remote=False)}
+
+    def upstreams(self) -> dict[str, Service]:
+        """Every part that others run; when one does not answer `ping` the server is degraded, and ready."""
+        return self._services(remote=True)
 
     def close(self) -> None:
         """Close every part: providers first, since their last work may still be written."""
         self.providers.close()
         self.store.close()
+
+    def _services(self, *, remote: bool) -> dict[str, Service]:
+        return {
+            name: service
+            for provider in self.providers.list()
+            if provider.remote == remote
+            for name, service in provider.services()
+        }
 
 
 def open_backends(

@@ -20,7 +20,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 from server.redaction import mask
 from server.settings import LogSettings
 
-QUIET = ("uvicorn", "alembic", "asyncio", "connexion", "httpx", "urllib3", "openapi_spec_validator")
+QUIET = ("uvicorn", "alembic", "asyncio", "connexion", "httpx", "httpx2", "urllib3", "openapi_spec_validator")
 
 
 def _mask_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

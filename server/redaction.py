@@ -24,7 +24,14 @@ def mask(value: Any) -> Any:
             value = pattern.sub(replacement, value)
         return value
     if isinstance(value, dict):
-        return {k: HIDDEN if _SECRET_NAME.search(str(k)) and v else mask(v) for k, v in value.items()}
+        return {k: HIDDEN if _SECRET_NAME.search(str(k)) and v else _mask_member(k, v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [mask(item) for item in value]
     return value
+
+
+def _mask_member(name: Any, value: Any) -> Any:
+    # What an operator adds as a header to an upstream's requests is mostly a key, whatever the header is called.
+    if name == "headers" and isinstance(value, dict):
+        return dict.fromkeys(value, HIDDEN)
+    return mask(value)

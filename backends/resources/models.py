@@ -41,11 +41,14 @@ class Models:
         return _model(self._registry.put(context, self._resource(request)))
 
     def register_if_served(self, context: CallContext, model_id: str, model_type: ModelType) -> bool:
-        """Register a default model where a provider has it and no model of that name is there; True if it was done."""
+        """Register a default model where a provider has it and no model of that name is there; True if it was done.
+
+        Remote providers are not asked: one that is away must not hold up the start.
+        """
         if self._registry.get(context, model_id) is not None:
             return False
         for provider in self._providers.list():
-            if provider.api == "inference" and _serves(provider, model_id, model_type):
+            if provider.api == "inference" and not provider.remote and _serves(provider, model_id, model_type):
                 request = RegisterModelRequest(
                     model_id=model_id, provider_id=provider.provider_id, model_type=model_type
                 )

@@ -88,7 +88,7 @@ def create_app(
     admission = Admission(options)
     routing = read_generated_json("routing.json")
     table = RouteTable(routing)
-    probes = Probes(backends.services, options.ready_timeout_s)
+    probes = Probes(backends.services, backends.upstreams, options.ready_timeout_s)
     app: ASGIApp = connexion_application(
         routing,
         invoke,

@@ -84,8 +84,8 @@ def test_options_that_a_type_does_not_take_are_refused() -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"slot": 4}, "inline::onnx has no option 'slot'; did you mean 'slots'"),
-        ({"xyz": 4}, "inline::onnx has no option 'xyz'; there are address, secret, device"),
+        ({"slot": 4}, r"config\.slot: unknown option; did you mean slots"),
+        ({"xyz": 4}, r"config\.xyz: unknown option; known: address, secret, device"),
         ({"slots": 0}, "slots: Input should be greater than or equal to 1"),
         ({"address": "http://x"}, "address: is ipc:///absolute/path"),
     ],

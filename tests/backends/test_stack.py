@@ -14,6 +14,7 @@ from backends.models.store import ModelStore
 from backends.ports import VectorChunk
 from backends.stack import DEFAULT_MODELS, Backends, open_backends
 from generated.models import RegisterModelRequest, RegisterVectorDbRequest
+from tests.backends.openai.stand_in import listing, serving
 from tests.backends.resources.conftest import settings_of
 
 EMBEDDING_MODEL = DEFAULT_MODELS[1][0]
@@ -33,6 +34,21 @@ def test_an_open_stack_names_its_services_and_its_version(tmp_path: Path) -> Non
         service.ping()
     stack.close()
     stack.close()
+
+
+def test_a_start_asks_no_upstream_and_names_them_apart(tmp_path: Path, context: CallContext) -> None:
+    with serving() as upstream:
+        upstream.listing = listing(*(name for name, _ in DEFAULT_MODELS))
+        remote = ProviderSettings(
+            api="inference", provider_id="gpu", provider_type="remote::openai", config={"base_url": upstream.url}
+        )
+        settings = settings_of(tmp_path)
+        stack = open_backends(settings.model_copy(update={"providers": (remote, *settings.providers)}))
+        assert upstream.received == []
+        assert {model.provider_id for model in stack.models.list(context)} == {"memory"}
+        assert set(stack.upstreams()) == {"inference:gpu:generator", "inference:gpu:embedder"}
+        assert not set(stack.upstreams()) & set(stack.services())
+        stack.close()
 
 
 def test_two_processes_share_what_either_registers(tmp_path: Path, context: CallContext) -> None:

@@ -10,18 +10,20 @@ from pathlib import Path
 import click
 import pytest
 import typer
+import yaml
 
 from backends import errors
 from backends.models.catalog import CATALOG
-from backends.providers import FACTORIES
+from backends.providers import FACTORIES, OPTIONS
 from generated.operations import OPERATIONS
 from handlers.inspect import is_built
 from server.cli import app
 from server.http import errors as http_errors
 from server.settings_page import settings
-from tests.docs.pages import PAGES, ROOT, anchors, links, prose, table_rows
+from tests.docs.pages import PAGES, ROOT, anchors, blocks, links, prose, table_rows
 
 ERRORS = ROOT / "docs" / "errors.md"
+REMOTE = ROOT / "docs" / "remote.md"
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 
 
@@ -184,3 +186,31 @@ def test_settings_that_pages_name_exist() -> None:
     for page in PAGES:
         for name in re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_]+)[`:]", prose(page)):
             assert name in known, f"{page.name}: {name}"
+
+
+def test_the_options_of_an_upstream_are_those_that_it_takes() -> None:
+    rows = table_rows(REMOTE, "| option | default | |")
+    shown = {cells[0].strip("`"): cells[1].strip("`") for cells in rows}
+    fields = OPTIONS["inference", "remote::openai"].model_fields
+    assert list(shown) == list(fields)
+    told = {
+        name: default for name, default in shown.items() if default not in {"required", "none", "learnt", "as told"}
+    }
+    assert told == {
+        name: f"{default:g}" if isinstance(default, float) else str(default).lower()
+        for name, field in fields.items()
+        if name in told
+        for default in [field.default]
+    }
+
+
+def test_the_providers_of_the_examples_take_their_options() -> None:
+    found = 0
+    for page in PAGES:
+        for block in (block for block in blocks(page) if block.language == "yaml"):
+            for entry in yaml.safe_load(block.text).get("providers", ()):
+                options = OPTIONS.get((entry["api"], entry["provider_type"]))
+                if options is not None:
+                    options.model_validate({n: v for n, v in entry["config"].items() if "${env." not in str(v)})
+                    found += 1
+    assert found

@@ -45,6 +45,19 @@ def test_config_show_prints_what_is_in_force_with_secrets_masked(tmp_path: Path)
     assert settings["data_dir"] == str(tmp_path)
 
 
+def test_config_show_masks_the_keys_and_headers_of_an_upstream(tmp_path: Path) -> None:
+    file = tmp_path / "stack.yaml"
+    options = "{base_url: 'http://gpu/v1', api_key: '${env.A_KEY}', headers: {x-tenant: '${env.A_KEY}'}}"
+    file.write_text(
+        f"providers: [{{api: inference, provider_id: gpu, provider_type: 'remote::openai', config: {options}}}]\n"
+    )
+    shown = onnxstack("config", "show", "--config", str(file), directory=tmp_path, A_KEY="canary-secret")
+    assert "canary" not in shown.stdout
+    config = yaml.safe_load(shown.stdout)["providers"][0]["config"]
+    assert config["base_url"] == "http://gpu/v1"
+    assert config["api_key"] == config["headers"]["x-tenant"] != ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "said"),
     [

@@ -28,9 +28,13 @@ class Parts:
 
     def __init__(self) -> None:
         self.named: dict[str, Any] = {}
+        self.remote: dict[str, Any] = {}
 
     def services(self) -> dict[str, Any]:
         return self.named
+
+    def upstreams(self) -> dict[str, Any]:
+        return self.remote
 
 
 @dataclass

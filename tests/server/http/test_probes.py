@@ -45,6 +45,36 @@ def test_not_ready_names_the_part(serve, error: Exception, said: str) -> None:
     assert server.client.get("/livez").status_code == 200
 
 
+def test_an_upstream_that_is_away_degrades_the_server_and_does_not_stop_it(serve) -> None:
+    server = serve()
+    server.parts.named = {"store": Part()}
+    server.parts.remote = {"gpu": Part(Unavailable("no connection", internal="canary")), "other": Part()}
+    answer = server.client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "ready", "parts": ["other", "store"], "degraded": ["gpu: no connection"]},
+    )
+    server.parts.named = {"store": Part(Unavailable("no disk"))}
+    assert server.client.get("/readyz").status_code == 503
+
+
+def test_an_upstream_that_hangs_degrades_the_server_and_does_not_stop_it(serve) -> None:
+    release = threading.Event()
+
+    class Hanging(Part):
+        def ping(self) -> None:
+            release.wait(30)
+
+    server = serve(replace(HttpOptions(), ready_timeout_s=0.1))
+    server.parts.named, server.parts.remote = {"store": Part()}, {"gpu": Hanging()}
+    try:
+        for _ in range(3):
+            answer = server.client.get("/readyz")
+            assert (answer.status_code, answer.json()["degraded"]) == (200, ["gpu: no answer within 0.1 s"])
+    finally:
+        release.set()
+
+
 def test_a_ping_that_hangs_is_not_ready_and_stops_nothing_else(serve) -> None:
     release = threading.Event()
 
