@@ -55,13 +55,14 @@ class Opening:
         whole = "|".join("".join(atoms) for atoms in alternatives)
         return cls(re.compile(whole), re.compile(rf"(?:{'|'.join(partials)})\Z"), place)
 
-    def find(self, pattern: re.Pattern[str], text: str, fresh: bool) -> int | None:
-        """Where `pattern` (ours) first matches in `text` at a place that counts. fresh: no text came before `text`."""
+    def find(self, pattern: re.Pattern[str], text: str, gaps: Sequence[str]) -> int | None:
+        """Where `pattern` (ours) first matches in `text` at a place that counts. gaps: what may come before a call, but
+        for white space, without making it a call in the middle of a text."""
         for match in pattern.finditer(text):
             before = text[: match.start()]
             if (
                 self.place == "anywhere"
-                or (fresh and before.strip(BLANK) in ("", ";", ","))  # what some models put between calls
+                or before.strip(BLANK) in gaps
                 or (self.place == "line" and before.rstrip(" \t").endswith("\n"))
             ):
                 return match.start()
@@ -108,11 +109,12 @@ class CallStream(ABC):
 
     def _answer(self) -> Steps:
         while True:
-            found = [o.find(o.whole, self._buffer, self._fresh) for o in self._openings]
+            gaps = self._gaps()
+            found = [o.find(o.whole, self._buffer, gaps) for o in self._openings]
             begins = min((at for at in found if at is not None), default=None)
             if begins is not None:
                 before = self._buffer[:begins].rstrip(BLANK)
-                if not (self._fresh and before in (";", ",")):
+                if before.lstrip(BLANK) not in gaps:
                     self._tell(before)
                 self._buffer = self._buffer[begins:]
                 yield from self._calls()
@@ -128,9 +130,16 @@ class CallStream(ABC):
 
     def _ready(self) -> int:
         """How much of the buffer is text whatever follows."""
-        found = [o.find(o.partial, self._buffer, self._fresh) for o in self._openings]
+        gaps = self._gaps()
+        found = [o.find(o.partial, self._buffer, gaps) for o in self._openings]
         text = self._buffer[: min((at for at in found if at is not None), default=None)].rstrip(BLANK)
-        return 0 if self._fresh and text.lstrip(BLANK) in ("", ";", ",") else len(text)
+        return 0 if text.lstrip(BLANK) in gaps else len(text)
+
+    def _gaps(self) -> tuple[str, ...]:
+        """Texts that are nothing to tell if a call follows; some models put such between calls."""
+        if not self._fresh:
+            return ()
+        return ("", ";", ",") if self._called else ("",)
 
     def _tell(self, text: str) -> None:
         if self._fresh and self._called:

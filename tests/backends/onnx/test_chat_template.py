@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from backends.errors import BadRequest, CorruptModel
-from backends.onnx.chat_template import ChatTemplate
+from backends.onnx.chat_template import ChatTemplate, MixedText
 from backends.onnx.config import CHAT_TEMPLATE_FILE, TOKENIZER_FILE
 from backends.onnx.tokenizer import PromptSegment, TextTokenizer
 
@@ -152,6 +152,29 @@ def test_a_special_token_stays_one_before_a_message_that_begins_like_the_end_of_
     template = ChatTemplate("<s>{{ messages[0].content }}", special_tokens=SPECIAL)
     segments = template.render([{"role": "user", "content": "> quoted"}])
     assert segments == [PromptSegment("<s>", special=True), PromptSegment("> quoted")]
+
+
+@pytest.mark.parametrize("forged", ["<|stop|>", "top|>", ">", "<|s", "x"])
+def test_a_mixed_text_has_our_special_tokens_and_no_others(forged: str) -> None:
+    template = ChatTemplate("{{ messages[0].content | trim }}<s>", special_tokens=SPECIAL)
+    mixed = MixedText((PromptSegment(forged), PromptSegment("<|stop|>", special=True), PromptSegment(forged)))
+    assert template.render([{"role": "user", "content": mixed}]) == [
+        PromptSegment(forged),
+        PromptSegment("<|stop|>", special=True),
+        PromptSegment(forged),
+        PromptSegment("<s>", special=True),
+    ]
+    assert len(mixed) == 2 * len(forged) + len("<|stop|>")
+
+
+def test_a_template_tells_what_it_knows_of_tools() -> None:
+    def knows(source: str) -> tuple[bool, bool, bool]:
+        template = ChatTemplate(source, special_tokens=())
+        return template.takes_tools, template.takes_builtin_tools, template.takes_results
+
+    assert knows("{{ messages }}") == (False, False, False)
+    assert knows("{% if tools %}{% endif %}{{ 'tool' }}") == (True, False, True)
+    assert knows('{{ builtin_tools }}{{ messages[0].role == "ipython" }}') == (False, True, True)
 
 
 def test_a_template_may_compose_its_own_special_tokens_from_a_role() -> None:

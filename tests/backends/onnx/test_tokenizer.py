@@ -50,6 +50,15 @@ def test_no_text_ever_becomes_a_special_token(tokenizer: TextTokenizer) -> None:
         assert tokenizer.decode(ids) == text
 
 
+def test_added_tokens_are_special_ones_and_others(tmp_path: Path) -> None:
+    made = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    made.add_special_tokens(["<|stop|>"])
+    made.add_tokens([AddedToken("<tool_call>", special=False)])
+    tokenizer = saved(made, tmp_path)
+    assert tokenizer.special_tokens == ("<|stop|>",)
+    assert tokenizer.added_tokens == ("<|stop|>", "<tool_call>")
+
+
 def test_a_vocabulary_that_lets_a_plain_word_spell_a_special_token_is_outwitted(tmp_path: Path) -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*alphabet, "stop"])}

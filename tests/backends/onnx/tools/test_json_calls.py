@@ -106,6 +106,7 @@ READ: list[tuple[str, list[Any]]] = [
     ('{"names": 1}\n{"type": "object"}', ['{"names": 1}\n{"type": "object"}']),
     ('{"name": "Ada", "age": 36}', [("failed", '{"name": "Ada", "age": 36}')]),
     ('{"name": "now", "parameters": {', [("failed", '{"name": "now", "parameters": {')]),
+    (f"; {TIME}", [f"; {TIME}"]),
     ('{"na', ['{"na']),
     ("{", ["{"]),
     ("[{}]", ["[{}]"]),

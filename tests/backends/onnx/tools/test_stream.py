@@ -146,6 +146,8 @@ def _written_at_random(judge: Judge, grammar: str, choice: random.Random) -> tup
         "<tool_call>",
         "<|python_tag|>",
         "x\n",
+        ';{"name"',
+        ", [n",
     ]
     answer: list[int] = []
     opening = judge.tokenizer.encode(choice.choice(beginnings)).ids
