@@ -211,6 +211,6 @@ def test_the_providers_of_the_examples_take_their_options() -> None:
             for entry in yaml.safe_load(block.text).get("providers", ()):
                 options = OPTIONS.get((entry["api"], entry["provider_type"]))
                 if options is not None:
-                    options.model_validate({n: v for n, v in entry["config"].items() if "${env." not in str(v)})
+                    options.model_validate({n: v for n, v in entry.get("config", {}).items() if "${env." not in str(v)})
                     found += 1
     assert found
