@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-ApiName = Literal["inference", "vector_io", "safety", "datasetio", "scoring", "eval", "tool_runtime"]
+ApiName = Literal["inference", "vector_io", "safety", "datasetio", "scoring", "eval", "tool_runtime", "telemetry"]
 
 
 MEMORY_URL = "memory://"
@@ -89,6 +89,34 @@ class VectorSettings(Section):
     maintenance_s: float = Field(5.0, gt=0, description="Seconds between looks for tables to index or compact.")
 
 
+class TelemetrySettings(Section):
+    """Spans that the server records of its own work. What clients log is kept in any case."""
+
+    enabled: bool = Field(True, description="Whether requests and what they do are recorded as traces.")
+    capture_content: bool = Field(
+        False, description="Whether spans hold prompts and answers. They may hold what users keep private."
+    )
+    ttl_s: int = Field(604_800, ge=1, le=3_153_600_000, description="Seconds that the server's own spans are kept.")
+    queue: int = Field(
+        8192, ge=64, description="Spans that may wait to be written; further ones are dropped and counted."
+    )
+    max_rows: int = Field(
+        1_000_000, ge=1000, description="Spans that are kept, and log lines, and metrics; the oldest go first."
+    )
+    otlp_endpoint: str = Field(
+        "",
+        description="URL to which the server's own spans are sent as OTLP over HTTP too, such as "
+        "`http://collector:4318/v1/traces`; empty sends nothing.",
+    )
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _http(cls, endpoint: str) -> str:
+        if not endpoint or re.fullmatch(r"https?://[^/\s@]+(/\S*)?", endpoint):
+            return endpoint
+        raise ValueError("is a URL such as http://collector:4318/v1/traces, without user and password, or empty")
+
+
 class BackendSettings(Section):
     """Where state lives and who provides which API."""
 
@@ -102,10 +130,12 @@ class BackendSettings(Section):
     models_dir: Path | None = Field(None, description="Model store; empty takes `models` in the data directory.")
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     providers: tuple[ProviderSettings, ...] = Field(
         (
             ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx"),
             ProviderSettings(api="vector_io", provider_id="lancedb", provider_type="inline::lancedb"),
+            ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),
         description="Who serves which API. A list given here replaces the default one as a whole.",
     )

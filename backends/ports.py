@@ -24,7 +24,8 @@ from backends.inference import (
     GenerationEvent,
     ModelLimits,
 )
-from generated.models import URL, ToolDef
+from backends.telemetry.records import Record
+from generated.models import URL, QueryCondition, Span, SpanWithStatus, ToolDef, Trace
 
 JsonObject = dict[str, Any]
 
@@ -208,3 +209,59 @@ class ToolCatalog(Service, Protocol):
 
     def list_tools(self, context: CallContext, toolgroup_id: str, endpoint: URL | None) -> list[ToolDef]:
         """The tools behind a group or an MCP endpoint. Raises BadRequest for a group this provider does not know."""
+
+
+class TelemetryStore(Service, Protocol):
+    """Keeps spans, log lines and metrics until they expire, and finds spans again.
+
+    Seen at once by every process that shares the store. A caller reads what has its owner and nothing else.
+    """
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Keep the records, all or nothing; durable on return. Parts of one span, in any order, become one span.
+
+        Raises:
+            Unavailable, StorageFull.
+        """
+
+    def traces(
+        self,
+        context: CallContext,
+        filters: Sequence[QueryCondition],
+        order: Sequence[tuple[str, bool]],
+        limit: int,
+        offset: int,
+    ) -> list[Trace]:
+        """Traces with a span that meets all filters, newest first unless `order` says otherwise.
+
+        order: (member of Trace, whether descending), the first counts most; what is not known comes last.
+        """
+
+    def trace(self, context: CallContext, trace_id: str) -> Trace | None:
+        """The trace, or None."""
+
+    def span(self, context: CallContext, trace_id: str, span_id: str) -> Span | None:
+        """The span, or None."""
+
+    def tree(
+        self, context: CallContext, span_id: str, attributes: Sequence[str] | None, max_depth: int | None
+    ) -> dict[str, SpanWithStatus]:
+        """The span and what is under it, by depth and start; empty for an unknown span.
+
+        attributes: those to return, null where a span has none of the name; None for all.
+        """
+
+    def spans(
+        self,
+        context: CallContext,
+        filters: Sequence[QueryCondition],
+        attributes: Sequence[str],
+        max_depth: int | None,
+    ) -> list[Span]:
+        """The spans that have all `attributes`, of the traces with a span that meets all filters, newest trace first.
+
+        attributes: also what is returned of each; empty for every span with all that it has.
+        """
+
+    def sweep(self, max_rows: int) -> int:
+        """Remove what has expired, and the oldest of each kind beyond about `max_rows`; how many rows that were."""

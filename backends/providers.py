@@ -10,10 +10,10 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from backends.config import INPROC, ApiName, BackendSettings, EngineSettings, ProviderSettings, Section
+from backends.config import INPROC, MEMORY_URL, ApiName, BackendSettings, EngineSettings, ProviderSettings, Section
 from backends.errors import BadRequest, Misconfigured, NoProvider
 from backends.openai.settings import OpenAISettings
-from backends.ports import Embedder, Service, TextGenerator, ToolCatalog, VectorIndex
+from backends.ports import Embedder, Service, TelemetryStore, TextGenerator, ToolCatalog, VectorIndex
 from generated.models import ModelType
 
 APIS: tuple[ApiName, ...] = get_args(ApiName)
@@ -34,6 +34,7 @@ class Provider:
     embedder: Embedder | None = None
     vectors: VectorIndex | None = None
     tools: ToolCatalog | None = None
+    telemetry: TelemetryStore | None = None
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
 
@@ -44,7 +45,7 @@ class Provider:
 
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
-        for role in ("generator", "embedder", "vectors", "tools"):
+        for role in ("generator", "embedder", "vectors", "tools", "telemetry"):
             service: Service | None = getattr(self, role)
             if service is not None:
                 yield f"{self.api}:{self.provider_id}:{role}", service
@@ -109,6 +110,13 @@ class Providers:
         if chosen not in by_id:
             raise BadRequest(f"provider `{chosen}` not found for api {api}, known: {known}", where="/provider_id")
         return by_id[chosen]
+
+    def telemetry(self) -> TelemetryStore:
+        """The store of the telemetry API. Raises NoProvider, or BadRequest for several and no default."""
+        store = self.resolve("telemetry", None).telemetry
+        if store is None:
+            raise NoProvider("telemetry")
+        return store
 
     def services(self) -> dict[str, Service]:
         """Every part of every provider by its name."""
@@ -272,6 +280,22 @@ def _memory_tools(_settings: BackendSettings, entry: ProviderSettings) -> Provid
     return Provider(entry.api, entry.provider_id, entry.provider_type, tools=MemoryToolCatalog())
 
 
+def _sql_telemetry(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    """In the database of the state, with connections of its own: telemetry never waits for those of requests."""
+    if settings.database == MEMORY_URL:
+        return _memory_telemetry(settings, entry)
+    from backends.store import SqlTelemetryStore, open_database
+
+    store = SqlTelemetryStore(open_database(settings.database))
+    return Provider(entry.api, entry.provider_id, entry.provider_type, telemetry=store)
+
+
+def _memory_telemetry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.telemetry import MemoryTelemetryStore
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, telemetry=MemoryTelemetryStore())
+
+
 def _memory_registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
     """Takes registrations of its kinds; running them needs ports that come with their API."""
     return Provider(entry.api, entry.provider_id, entry.provider_type)
@@ -284,6 +308,8 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("vector_io", "inline::lancedb"): _lance_vectors,
     ("vector_io", "inline::memory"): _memory_vectors,
     ("tool_runtime", "inline::memory"): _memory_tools,
+    ("telemetry", "inline::sql"): _sql_telemetry,
+    ("telemetry", "inline::memory"): _memory_telemetry,
     ("safety", "inline::memory"): _memory_registry,
     ("datasetio", "inline::memory"): _memory_registry,
     ("scoring", "inline::memory"): _memory_registry,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from backends.config import MEMORY_URL, ApiName, BackendSettings
@@ -11,8 +11,12 @@ from backends.context import CallContext
 from backends.errors import StackError
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.ports import ResourceStore, Service
-from backends.providers import Factory, Providers
+from backends.providers import FACTORIES, Factory, Providers
 from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
+from backends.telemetry.inference import traced
+from backends.telemetry.recorder import SpanRecorder
+from backends.telemetry.service import Telemetry
+from backends.telemetry.tracing import Tracing
 from generated.models import ModelType
 
 log = logging.getLogger(__name__)
@@ -34,6 +38,8 @@ class Backends:
     scoring_functions: ScoringFunctions
     eval_tasks: EvalTasks
     tool_groups: ToolGroups
+    telemetry: Telemetry
+    tracing: Tracing
 
     def services(self) -> dict[str, Service]:
         """Every part of this server with a life of its own; it is ready when each answers `ping`."""
@@ -44,7 +50,9 @@ class Backends:
         return self._services(remote=True)
 
     def close(self) -> None:
-        """Close every part: providers first, since their last work may still be written."""
+        """Close every part: spans first, then providers, since their last work may still be written."""
+        self.tracing.close()
+        self.telemetry.close()
         self.providers.close()
         self.store.close()
 
@@ -62,11 +70,12 @@ def open_backends(
     *,
     version: str = "0",
     factories: Mapping[tuple[ApiName, str], Factory] | None = None,
+    spans_dropped: Callable[[int], None] = lambda _: None,
 ) -> Backends:
     """Open everything the settings name, register the default models and drop what a kill left behind.
 
     Call it in the process that serves, after any fork. version: the server's, for `/v1/version`. factories: of the
-    providers by API and type; all that ship if None.
+    providers by API and type; all that ship if None. spans_dropped: told how many spans were lost, whenever some were.
 
     Raises:
         Misconfigured: the settings name what does not exist.
@@ -74,10 +83,13 @@ def open_backends(
     """
     store = _open_store(settings)
     try:
-        providers = Providers(settings, factories)
+        tracing = Tracing(settings.telemetry)
+        known = FACTORIES if factories is None else factories
+        providers = Providers(settings, {key: traced(factory, tracing) for key, factory in known.items()})
     except BaseException:
         store.close()
         raise
+    telemetry = _open_telemetry(settings, providers, tracing, spans_dropped)
     models = Models(store, providers)
     backends = Backends(
         version=version,
@@ -90,6 +102,8 @@ def open_backends(
         scoring_functions=ScoringFunctions(store, providers),
         eval_tasks=EvalTasks(store, providers),
         tool_groups=ToolGroups(store, providers),
+        telemetry=telemetry,
+        tracing=tracing,
     )
     try:
         _tidy(backends)
@@ -107,6 +121,16 @@ def _open_store(settings: BackendSettings) -> ResourceStore:
     from backends.store import SqlResourceStore, open_database
 
     return SqlResourceStore(open_database(settings.database))
+
+
+def _open_telemetry(
+    settings: BackendSettings, providers: Providers, tracing: Tracing, dropped: Callable[[int], None]
+) -> Telemetry:
+    if not providers.types("telemetry"):
+        return Telemetry(providers)
+    recorder = SpanRecorder(providers.telemetry(), settings.telemetry, dropped)
+    tracing.add(recorder)
+    return Telemetry(providers, recorder)
 
 
 def _tidy(backends: Backends) -> None:

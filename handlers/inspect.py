@@ -29,6 +29,7 @@ APIS: dict[str, ApiName] = {
     "scoring": "scoring",
     "scoring_functions": "scoring",
     "shields": "safety",
+    "telemetry": "telemetry",
     "tool_groups": "tool_runtime",
     "tool_runtime": "tool_runtime",
     "vector_dbs": "vector_io",

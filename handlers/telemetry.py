@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.errors import NotBuilt
+from backends.errors import NotBuilt, UnknownReference
 from generated.models import (
     LogEventRequest,
     QueryCondition,
@@ -18,24 +18,25 @@ from handlers.call import Call
 
 def get_span(call: Call, trace_id: str, span_id: str) -> Span:
     """GET /v1/telemetry/traces/{trace_id}/spans/{span_id}"""
-    raise NotBuilt("get_span")
+    return call.backends.telemetry.span(call.context, trace_id, span_id)
 
 
 def get_span_tree(
     call: Call, span_id: str, attributes_to_return: list[str] | None = None, max_depth: int | None = None
 ) -> QuerySpanTreeResponse:
     """GET /v1/telemetry/spans/{span_id}/tree"""
-    raise NotBuilt("get_span_tree")
+    tree = call.backends.telemetry.tree(call.context, span_id, attributes_to_return, max_depth)
+    return QuerySpanTreeResponse(data=tree)
 
 
 def get_trace(call: Call, trace_id: str) -> Trace:
     """GET /v1/telemetry/traces/{trace_id}"""
-    raise NotBuilt("get_trace")
+    return call.backends.telemetry.trace(call.context, trace_id)
 
 
 def log_event(call: Call, body: LogEventRequest) -> None:
     """POST /v1/telemetry/events"""
-    raise NotBuilt("log_event")
+    call.backends.telemetry.log(call.context, body)
 
 
 def query_spans(
@@ -45,7 +46,8 @@ def query_spans(
     max_depth: int | None = None,
 ) -> QuerySpansResponse:
     """GET /v1/telemetry/spans"""
-    raise NotBuilt("query_spans")
+    spans = call.backends.telemetry.spans(call.context, attribute_filters, attributes_to_return, max_depth)
+    return QuerySpansResponse(data=spans)
 
 
 def query_traces(
@@ -56,9 +58,15 @@ def query_traces(
     order_by: list[str] | None = None,
 ) -> QueryTracesResponse:
     """GET /v1/telemetry/traces"""
-    raise NotBuilt("query_traces")
+    traces = call.backends.telemetry.traces(call.context, attribute_filters, order_by, limit, offset)
+    return QueryTracesResponse(data=traces)
 
 
 def save_spans_to_dataset(call: Call, body: SaveSpansToDatasetRequest) -> None:
-    """POST /v1/telemetry/spans/export"""
+    """POST /v1/telemetry/spans/export: checks the dataset; rows can be written when datasets have rows.
+
+    `backends.telemetry.answers.export_rows` makes the rows.
+    """
+    if call.backends.datasets.get(call.context, body.dataset_id) is None:
+        raise UnknownReference(f"there is no dataset {body.dataset_id!r}", where="/dataset_id")
     raise NotBuilt("save_spans_to_dataset")

@@ -80,11 +80,16 @@ def build(settings: Settings) -> StackApplication:
     from backends.stack import open_backends
     from server.engines import with_addresses
     from server.http.app import create_app
-    from server.metrics import RequestMetrics, metered, metrics_documents
+    from server.metrics import SPANS_DROPPED, RequestMetrics, metered, metrics_documents
     from server.reference_page import reference_documents
 
     factories = {key: metered(factory) for key, factory in FACTORIES.items()}
-    backends = open_backends(with_addresses(settings.backends, os.environ), version=__version__, factories=factories)
+    backends = open_backends(
+        with_addresses(settings.backends, os.environ),
+        version=__version__,
+        factories=factories,
+        spans_dropped=SPANS_DROPPED.inc,
+    )
     try:
         pages = {**reference_documents(), **metrics_documents()}
         http = create_app(backends, http_options(settings), extra_routes=pages, observer=RequestMetrics())

@@ -50,6 +50,9 @@ GENERATED_TOKENS = Counter("onnxstack_generated_tokens", "Tokens of finished gen
 FIRST_TOKEN = Histogram(
     "onnxstack_first_token_seconds", "Time from admission to the first event of a generation.", buckets=_LATENCY
 )
+SPANS_DROPPED = Counter(
+    "onnxstack_telemetry_spans_dropped", "Spans that were lost because the store did not take them fast enough."
+)
 
 
 def exposition() -> bytes:

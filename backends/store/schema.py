@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 metadata = sa.MetaData(
     naming_convention={
@@ -38,4 +39,76 @@ unclaimed_storage = sa.Table(
     sa.Column("storage_name", sa.Text, primary_key=True),
     sa.Column("due_at", sa.DateTime(timezone=True), nullable=False, comment="from when it may be collected"),
     comment="data in other stores that no resource names yet, or no longer",
+)
+
+# Telemetry. Times are microseconds since the Unix epoch: exact and ordered the same way in every database.
+Attributes = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+traces = sa.Table(
+    "traces",
+    metadata,
+    sa.Column("seq", Sequence, sa.Identity(), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("trace_id", sa.Text, nullable=False),
+    sa.Column("root_span_id", sa.Text, comment="null until the start of a span has arrived"),
+    sa.Column("root_has_parent", sa.Boolean, nullable=False),
+    sa.Column("start_time", sa.BigInteger),
+    sa.Column("end_time", sa.BigInteger),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("owner", "trace_id"),
+    sa.Index("ix_traces_owner_start_time", "owner", "start_time"),
+    sa.Index("ix_traces_expires_at", "expires_at"),
+    comment="what is known of the root of each trace",
+)
+
+spans = sa.Table(
+    "spans",
+    metadata,
+    sa.Column("seq", Sequence, sa.Identity(), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("trace_id", sa.Text, nullable=False),
+    sa.Column("span_id", sa.Text, nullable=False),
+    sa.Column("parent_span_id", sa.Text),
+    sa.Column("name", sa.Text, comment="null until its start has arrived"),
+    sa.Column("start_time", sa.BigInteger),
+    sa.Column("end_time", sa.BigInteger),
+    sa.Column("status", sa.Text),
+    sa.Column("attributes", Attributes, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("owner", "trace_id", "span_id"),
+    sa.Index("ix_spans_owner_span_id", "owner", "span_id"),
+    sa.Index("ix_spans_expires_at", "expires_at"),
+)
+
+span_logs = sa.Table(
+    "span_logs",
+    metadata,
+    sa.Column("seq", Sequence, sa.Identity(), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("trace_id", sa.Text, nullable=False),
+    sa.Column("span_id", sa.Text, nullable=False),
+    sa.Column("time", sa.BigInteger, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("severity", sa.Text, nullable=False),
+    sa.Column("attributes", Attributes, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_span_logs_owner_trace_id", "owner", "trace_id"),
+    sa.Index("ix_span_logs_expires_at", "expires_at"),
+)
+
+metrics = sa.Table(
+    "metrics",
+    metadata,
+    sa.Column("seq", Sequence, sa.Identity(), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("trace_id", sa.Text, nullable=False),
+    sa.Column("span_id", sa.Text, nullable=False),
+    sa.Column("time", sa.BigInteger, nullable=False),
+    sa.Column("metric", sa.Text, nullable=False),
+    sa.Column("value", sa.Double, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("attributes", Attributes, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_metrics_owner_metric", "owner", "metric"),
+    sa.Index("ix_metrics_expires_at", "expires_at"),
 )

@@ -28,6 +28,7 @@ from server.http.paths import CleanPaths
 from server.http.probes import LIVENESS, Probes
 from server.http.request_context import CallContexts, NoObserver, Observer, Requests
 from server.http.routes import Methods, RouteTable
+from server.http.traces import Traces
 from server.lifecycle import Lifecycle
 
 
@@ -97,6 +98,7 @@ def create_app(
         lambda wsgi_app: Bridge(wsgi_app, options, admission, observer),
     )
     app = MediaTypes(app)
+    app = Traces(app, backends.tracing)
     app = Methods(app, table)
     app = Documents(app, {**contract_documents(), **probes.sources(), **(extra_routes or {})})
     app = CleanPaths(app)
