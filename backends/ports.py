@@ -220,6 +220,8 @@ class TelemetryStore(Service, Protocol):
     def write(self, records: Sequence[Record]) -> None:
         """Keep the records, all or nothing; durable on return. Parts of one span, in any order, become one span.
 
+        records: some hundreds at most, for they are one transaction.
+
         Raises:
             Unavailable, StorageFull.
         """

@@ -64,7 +64,7 @@ def _postgres(attributes: sa.Column[Any], condition: QueryCondition, wanted: Any
     elif is_number(wanted):
         found = sa.and_(sa.func.jsonb_typeof(item) == "number", _compared(condition, item, operand))
     else:
-        text = attributes.op("->>")(sa.literal(condition.key, sa.Text)).collate("C")
+        text = attributes.op("->>", return_type=sa.Text())(sa.literal(condition.key, sa.Text)).collate("C")
         found = sa.and_(sa.func.jsonb_typeof(item) == "string", _compared(condition, text, sa.literal(wanted, sa.Text)))
     return sa.func.coalesce(found, sa.false())
 
