@@ -15,6 +15,8 @@ import pytest
 import uvicorn
 import uvloop
 
+from backends.config import TelemetrySettings
+from backends.telemetry.tracing import Tracing
 from generated.operations import Operation
 from server.http.app import HttpApplication, create_app, handler_of
 from server.http.connection import TimedHttpProtocol
@@ -29,6 +31,7 @@ class Parts:
     def __init__(self) -> None:
         self.named: dict[str, Any] = {}
         self.remote: dict[str, Any] = {}
+        self.tracing = Tracing(TelemetrySettings(enabled=False))
 
     def services(self) -> dict[str, Any]:
         return self.named
