@@ -42,9 +42,11 @@ def run_engine(settings: Settings, provider_id: str | None, address: str | None)
         raise BadRequest("give an address that servers can reach: --address ipc:///path or --address tcp://host:port")
     endpoint = endpoint_of(engine)
     log = get_logger("onnxstack")
-    with EngineServer(endpoint, open_parts(backends.models, engine)):
+    with EngineServer(endpoint, open_parts(backends.models, engine)) as server:
         log.info("engine ready", address=engine.address, release=__version__)
-        stop.wait()
+        while not stop.wait(1.0):
+            if not server.alive():  # its log says why; whoever keeps us starts the next
+                sys.exit(1)
     log.info("engine stopped", address=engine.address)
 
 

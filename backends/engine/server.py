@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from threading import Thread
 from typing import Any, Self
 
@@ -108,6 +109,10 @@ class EngineServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def alive(self) -> bool:
+        """Whether anything is heard here."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """End what runs with Unavailable, tell the clients so, and release everything."""
         if self._stopping:
@@ -176,7 +181,10 @@ class EngineServer:
                 self._handle(identity, messages.decode_request(b"".join(frames)))
             except Exception as error:  # whatever a stranger sends, the others are served
                 log.warning("a message that is none was dropped", reason=str(error))
-                self._send(identity, messages.encode(Refused(f"the engine is release {self._release}")))
+                self._send(
+                    identity,
+                    messages.encode(Refused(f"the engine, release {self._release}, understands no such message")),
+                )
 
     def _handle(self, identity: bytes, request: messages.Request) -> None:
         client = self._clients.get(identity)
@@ -241,8 +249,8 @@ class EngineServer:
                     del client.calls[call]
 
     def _probe(self) -> None:
-        for client in [client for client in self._clients.values() if client.calls]:
-            self._send(client.identity, _PROBE)
+        for identity in list(self._clients):
+            self._send(identity, _PROBE)
 
     def _send(self, identity: bytes, message: bytes) -> bool:
         """False when the client has no room. One that has gone is dropped."""
@@ -277,8 +285,9 @@ class EngineServer:
     def _generate(self, client: _Client, call: Call, running: _Running) -> None:
         outbox = client.outbox
         try:
-            request = wire.generate_request.decode(call.argument)
-            running.events = self._parts.generator.generate(running.context, request)
+            with _logged(running.context):
+                request = wire.generate_request.decode(call.argument)
+                running.events = self._parts.generator.generate(running.context, request)
         except Exception as error:
             outbox.put(call.number, _failure(call, error))
             outbox.flush()
@@ -292,7 +301,8 @@ class EngineServer:
             method = self._methods.get(call.method)
             if method is None:
                 raise StackError(f"the engine knows no {call.method!r}")
-            answer = method(running.context, call.argument)
+            with _logged(running.context):
+                answer = method(running.context, call.argument)
         except Exception as error:
             answer = _failure(call, error)
         client.outbox.put(call.number, answer)
@@ -312,6 +322,11 @@ class EngineServer:
 
 _PROBE = messages.encode(messages.Probe())
 _STOPPING = Unavailable("the engine is stopping; the request was not completed")
+
+
+def _logged(context: CallContext) -> AbstractContextManager[None]:
+    """Lines of the log that are written meanwhile have the id of the request."""
+    return structlog.contextvars.bound_contextvars(request_id=context.request_id)
 
 
 def _failure(call: Call, error: Exception) -> StackError:
