@@ -174,12 +174,12 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
 
 def _convert(kind: ModelKind, weights: Path, target: Path, precision: Precision, progress: Progress) -> None:
     # Only here: a server whose models are pulled never converts, and the import takes as long as the rest of its start.
-    from backends.onnx.convert import convert_encoder, convert_llama
+    from backends.onnx.convert import convert_decoder, convert_encoder
 
     report: Callable[[str, float], None] = lambda _, share: progress("convert", int(share * 1000), 1000)  # noqa: E731
     report("", 0.0)
     if kind == "llm":
-        convert_llama(weights, target, precision=precision, progress=report)
+        convert_decoder(weights, target, precision=precision, progress=report)
     elif precision in ("int8", "fp32"):
         convert_encoder(weights, target, precision=precision, progress=report)
     else:

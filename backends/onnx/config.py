@@ -34,7 +34,7 @@ class SamplingDefaults(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
 
 
 class DecoderConfig(msgspec.Struct, frozen=True, tag_field="kind", tag="decoder", forbid_unknown_fields=True):
-    """A causal language model with a shared-buffer KV cache; `convert_llama` documents the graph.
+    """A causal language model with a shared-buffer KV cache; `convert_decoder` documents the graph.
 
     architecture: family, as GGUF names it ("llama"). hidden: width of the residual stream. vocab: columns of `logits`,
     which may exceed the tokenizer's size. context_length: tokens, prompt and answer together. kv_dtype: element type of

@@ -1,6 +1,6 @@
 """Model files to ONNX graphs for the engine, with numpy and onnx only.
 
-`convert_llama` takes a GGUF file or a Hugging Face folder of the Llama architecture, `convert_encoder` a folder of a
+`convert_decoder` takes a GGUF file or a Hugging Face folder of the Llama architecture, `convert_encoder` a folder of a
 BERT sentence encoder. Both treat their source as untrusted and write a directory that appears whole or not at all;
 `backends/onnx/config.py` describes it.
 """
@@ -23,24 +23,24 @@ from backends.onnx.config import (
     write_model_config,
 )
 from backends.onnx.convert import chat_files
+from backends.onnx.convert.decoder import DecoderSource
+from backends.onnx.convert.decoder_gguf import GgufDecoder
+from backends.onnx.convert.decoder_graph import DecoderGraph
+from backends.onnx.convert.decoder_huggingface import HuggingFaceDecoder
 from backends.onnx.convert.encoder import EncoderSource
 from backends.onnx.convert.encoder_graph import EncoderGraph
 from backends.onnx.convert.folder import ModelFolder
 from backends.onnx.convert.gguf_file import GgufFile
 from backends.onnx.convert.graph import GraphBuilder
-from backends.onnx.convert.llama import LlamaSource
-from backends.onnx.convert.llama_gguf import GgufLlama
-from backends.onnx.convert.llama_graph import LlamaGraph
-from backends.onnx.convert.llama_huggingface import HuggingFaceLlama
 from backends.onnx.convert.publish import published
 
-__all__ = ["Progress", "convert_encoder", "convert_llama"]
+__all__ = ["Progress", "convert_decoder", "convert_encoder"]
 
 Progress = Callable[[str, float], None]
 """Called with the stage ("weights", "files", "done") and the share of the whole that is done, 0 to 1."""
 
 
-def convert_llama(
+def convert_decoder(
     source: Path, target: Path, *, precision: Precision = "int8", progress: Progress | None = None
 ) -> None:
     """Write the model in `source`, a .gguf file or a Hugging Face folder, as the model directory `target`.
@@ -68,13 +68,13 @@ def convert_llama(
     """
     report = progress or _silent
     files: chat_files.ChatFiles
-    llama: LlamaSource
+    llama: DecoderSource
     if source.is_dir():
         folder = ModelFolder(source)
-        llama, files = HuggingFaceLlama(folder), chat_files.from_folder(folder)
+        llama, files = HuggingFaceDecoder(folder), chat_files.from_folder(folder)
     elif source.is_file():
         gguf = GgufFile(source)
-        llama, files = GgufLlama(gguf), chat_files.from_gguf(gguf)
+        llama, files = GgufDecoder(gguf), chat_files.from_gguf(gguf)
     else:
         raise CorruptModel(source.name, "is missing")
     shape = llama.shape
@@ -84,7 +84,7 @@ def convert_llama(
     half = precision == "fp16"
     with published(target) as directory:
         with GraphBuilder(directory / MODEL_FILE, directory / DATA_FILE) as builder:
-            LlamaGraph(builder, llama, precision).build(lambda share: report("weights", 0.95 * share))
+            DecoderGraph(builder, llama, precision).build(lambda share: report("weights", 0.95 * share))
             builder.save("llama")
         report("files", 0.95)
         files.tokenizer.save(str(directory / TOKENIZER_FILE))

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from backends.errors import CorruptModel, Unsupported
+from backends.onnx.convert.decoder import DecoderShape, check_weights
 from backends.onnx.convert.folder import ModelFolder
-from backends.onnx.convert.llama import LlamaShape, check_weights
 from backends.onnx.convert.quantise import Float32
 from backends.onnx.convert.rope import Llama3Scaling, Rope
 from backends.onnx.convert.safetensors import FolderWeights
@@ -29,8 +29,8 @@ _LAYER = {
 }
 
 
-class HuggingFaceLlama:
-    """A `LlamaSource` over a folder.
+class HuggingFaceDecoder:
+    """A `DecoderSource` over a folder.
 
     Raises (constructor):
         Unsupported: another architecture, or a variant of this one. CorruptModel: configuration and tensors disagree.
@@ -62,7 +62,7 @@ def _tensor(name: str) -> str:
     return f"model.layers.{layer}.{_LAYER[kind]}.weight" if dot else f"{_GLOBAL[name]}.weight"
 
 
-def _shape(config: dict[str, Any], found: dict[str, tuple[int, ...]]) -> LlamaShape:
+def _shape(config: dict[str, Any], found: dict[str, tuple[int, ...]]) -> DecoderShape:
     if config.get("model_type") != "llama":
         raise Unsupported(f"model_type {config.get('model_type')!r}; folders of 'llama' can be converted")
     if config.get("hidden_act", "silu") != "silu":
@@ -76,7 +76,7 @@ def _shape(config: dict[str, Any], found: dict[str, tuple[int, ...]]) -> LlamaSh
     if heads < 1:
         raise CorruptModel(CONFIG, f"num_attention_heads is {heads}")
     embedding = found.get("model.embed_tokens.weight", ())
-    return LlamaShape(
+    return DecoderShape(
         layers=_integer(config, "num_hidden_layers"),
         hidden=hidden,
         heads=heads,

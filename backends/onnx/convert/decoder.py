@@ -16,7 +16,7 @@ MAX_WIDTH = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class LlamaShape:
+class DecoderShape:
     """Sizes and constants. heads: query heads; inner: width of the feed-forward block; epsilon: of the RMS norms;
     tied: the head shares the embedding's weights."""
 
@@ -80,13 +80,13 @@ class LlamaShape:
         return shapes
 
 
-class LlamaSource(Protocol):
+class DecoderSource(Protocol):
     """A model file, opened and checked: every weight of `shape.weights()` is there in its shape."""
 
-    shape: LlamaShape
+    shape: DecoderShape
 
     def matrix(self, name: str) -> Weight:
-        """The weight called `name` in `LlamaShape.weights`; q and k with their heads in half-split rotary order."""
+        """The weight called `name` in `DecoderShape.weights`; q and k with their heads in half-split rotary order."""
 
     def vector(self, name: str) -> Float32:
         """A norm's weight, float32 [hidden]."""

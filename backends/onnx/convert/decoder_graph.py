@@ -2,7 +2,7 @@
 
 Per layer: SkipSimplifiedLayerNormalization, one matrix for q, k and v, GroupQueryAttention (rotary embedding and KV
 cache inside), output matrix, norm, one matrix for gate and up, SiLU, product, down matrix. Inputs and outputs are
-described at `convert_llama`.
+described at `convert_decoder`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from backends.onnx.config import Precision
+from backends.onnx.convert.decoder import DecoderSource
 from backends.onnx.convert.graph import MICROSOFT, GraphBuilder
-from backends.onnx.convert.llama import LlamaSource
 from backends.onnx.convert.quantise import BLOCK, Int8Blocks, to_float32, to_int4, to_int8
 
 ACCURACY_LEVEL = 4
 """MatMulNBits rounds activations to int8 per block: 20 times the decode speed of level 0 at KL 0.0045 (CPU only)."""
 
 
-class LlamaGraph:
+class DecoderGraph:
     """Adds one model to a builder."""
 
-    def __init__(self, builder: GraphBuilder, source: LlamaSource, precision: Precision) -> None:
+    def __init__(self, builder: GraphBuilder, source: DecoderSource, precision: Precision) -> None:
         self._graph = builder
         self._source = source
         self._shape = source.shape

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from backends.errors import CorruptModel, Unsupported
+from backends.onnx.convert.decoder import DecoderShape, check_weights
 from backends.onnx.convert.gguf_file import GgufFile
-from backends.onnx.convert.llama import LlamaShape, check_weights
 from backends.onnx.convert.quantise import Float32, Int8Blocks, Weight, to_float32
 from backends.onnx.convert.rope import Rope
 
@@ -27,8 +27,8 @@ _LAYER = {
 }
 
 
-class GgufLlama:
-    """A `LlamaSource` over a GGUF file.
+class GgufDecoder:
+    """A `DecoderSource` over a GGUF file.
 
     Raises (constructor):
         Unsupported: another architecture, or a variant of this one. CorruptModel: sizes and tensors disagree.
@@ -63,7 +63,7 @@ def _tensor(name: str) -> str:
     return f"blk.{layer}.{_LAYER[kind]}.weight" if dot else f"{_GLOBAL[name]}.weight"
 
 
-def _shape(file: GgufFile) -> LlamaShape:
+def _shape(file: GgufFile) -> DecoderShape:
     architecture = file.text("general.architecture")
     if architecture != "llama":
         raise Unsupported(f"architecture {architecture!r} of {file.name}; GGUF files of 'llama' can be converted")
@@ -82,7 +82,7 @@ def _shape(file: GgufFile) -> LlamaShape:
     if embedding is None or len(embedding.shape) != 2:
         raise CorruptModel(file.name, "tensor token_embd.weight is missing or no matrix")
     epsilon = file.number("llama.attention.layer_norm_rms_epsilon")
-    return LlamaShape(
+    return DecoderShape(
         layers=_required(file, "block_count"),
         hidden=hidden,
         heads=heads,
