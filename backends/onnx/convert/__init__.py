@@ -1,8 +1,8 @@
 """Model files to ONNX graphs for the engine, with numpy and onnx only.
 
-`convert_decoder` takes a GGUF file or a Hugging Face folder of the Llama architecture, `convert_encoder` a folder of a
-BERT sentence encoder. Both treat their source as untrusted and write a directory that appears whole or not at all;
-`backends/onnx/config.py` describes it.
+`convert_decoder` takes a GGUF file or a Hugging Face folder of one of the architectures in `decoder.py`,
+`convert_encoder` a folder of a BERT sentence encoder. Both treat their source as untrusted and write a directory that
+appears whole or not at all; `backends/onnx/config.py` describes it.
 """
 
 from __future__ import annotations
@@ -68,30 +68,30 @@ def convert_decoder(
     """
     report = progress or _silent
     files: chat_files.ChatFiles
-    llama: DecoderSource
+    decoder: DecoderSource
     if source.is_dir():
         folder = ModelFolder(source)
-        llama, files = HuggingFaceDecoder(folder), chat_files.from_folder(folder)
+        decoder, files = HuggingFaceDecoder(folder), chat_files.from_folder(folder)
     elif source.is_file():
         gguf = GgufFile(source)
-        llama, files = GgufDecoder(gguf), chat_files.from_gguf(gguf)
+        decoder, files = GgufDecoder(gguf), chat_files.from_gguf(gguf)
     else:
         raise CorruptModel(source.name, "is missing")
-    shape = llama.shape
+    shape = decoder.shape
     if files.tokenizer.get_vocab_size() > shape.vocab:
         reason = f"has {files.tokenizer.get_vocab_size()} tokens, the embedding only {shape.vocab} rows"
         raise CorruptModel(source.name, f"its tokenizer {reason}")
     half = precision == "fp16"
     with published(target) as directory:
         with GraphBuilder(directory / MODEL_FILE, directory / DATA_FILE) as builder:
-            DecoderGraph(builder, llama, precision).build(lambda share: report("weights", 0.95 * share))
-            builder.save("llama")
+            DecoderGraph(builder, decoder, precision).build(lambda share: report("weights", 0.95 * share))
+            builder.save(shape.architecture)
         report("files", 0.95)
         files.tokenizer.save(str(directory / TOKENIZER_FILE))
         if files.template is not None:
             (directory / CHAT_TEMPLATE_FILE).write_text(files.template, encoding="utf-8")
         config = DecoderConfig(
-            architecture="llama",
+            architecture=shape.architecture,
             layers=shape.layers,
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,

@@ -1,4 +1,8 @@
-"""What a Llama-family model is, whatever file it comes from: its sizes and where its weights are."""
+"""What a decoder of the Llama shape is, whatever file it comes from: its sizes, its features and its weights.
+
+Root mean square norms before attention and a gated feed-forward block, rotary positions, grouped queries; families
+differ in the few features that `Architecture` lists.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,39 @@ MAX_WIDTH = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Architecture:
+    """What sets a family apart from plain Llama.
+
+    qkv_bias: q, k and v have biases. qk_norm: an RMS norm over each head of q and k, before the rotation. fused: files
+    hold q, k and v as one matrix, and gate and up as another. partial_rotary: the rotation may leave the end of each
+    head alone.
+    """
+
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    fused: bool = False
+    partial_rotary: bool = False
+
+
+ARCHITECTURES = {
+    "llama": Architecture(),
+    "mistral": Architecture(),
+    "qwen2": Architecture(qkv_bias=True),
+    "qwen3": Architecture(qk_norm=True),
+    "phi3": Architecture(fused=True, partial_rotary=True),
+}
+"""By `model_type` of Hugging Face, which is also GGUF's name, but that GGUF calls Mistral "llama"."""
+
+_FUSED = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}
+
+
+@dataclass(frozen=True, slots=True)
 class DecoderShape:
     """Sizes and constants. heads: query heads; inner: width of the feed-forward block; epsilon: of the RMS norms;
-    tied: the head shares the embedding's weights."""
+    rotary_dim: leading numbers of each head that are rotated; windows: for each layer how many tokens attention sees,
+    the newest included, None for all; tied: the head shares the embedding's weights."""
 
+    architecture: str
     layers: int
     hidden: int
     heads: int
@@ -30,7 +63,14 @@ class DecoderShape:
     context_length: int
     epsilon: float
     rope: Rope
+    rotary_dim: int
+    windows: tuple[int | None, ...]
     tied: bool
+
+    @property
+    def features(self) -> Architecture:
+        """What the architecture has beyond plain Llama."""
+        return ARCHITECTURES[self.architecture]
 
     def check(self, file: str) -> None:
         """Refuse sizes that contradict each other or that our graph cannot express.
@@ -56,28 +96,56 @@ class DecoderShape:
             raise CorruptModel(file, f"the epsilon of the norms is {self.epsilon}")
         if not (self.rope.base > 1 and self.rope.linear >= 1):
             raise CorruptModel(file, f"rotary base {self.rope.base} or scaling factor {self.rope.linear} is impossible")
+        for window in self.windows:
+            if window is not None and window < 1:
+                raise CorruptModel(file, f"a sliding window of {window} tokens is impossible")
+        if not 1 <= self.rotary_dim <= self.head_dim:
+            raise CorruptModel(file, f"{self.rotary_dim} of {self.head_dim} numbers of a head cannot be rotated")
+        if self.rotary_dim < self.head_dim and not self.features.partial_rotary:
+            raise Unsupported(f"rotary embedding of a part of each head in the {self.architecture} model of {file}")
+        if self.head_dim % 16 == 0 and self.rotary_dim % 16:
+            size = self.rotary_dim
+            raise Unsupported(f"rotation of {size} numbers of each head in {file}; ONNX Runtime takes multiples of 16")
         if self.head_dim % 16:
             raise Unsupported(f"head size {self.head_dim} of {file}; ONNX Runtime's attention takes multiples of 16")
 
     def weights(self) -> dict[str, tuple[int, ...]]:
-        """Our name of every weight and its shape, rows (outputs) first."""
+        """Our name of every weight that a file holds and its shape, rows (outputs) first."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, self.hidden), "norm": (self.hidden,)}
         if not self.tied:
             shapes["head"] = (self.vocab, self.hidden)
-        for i in range(self.layers):
-            shapes |= {
-                f"{i}.attention_norm": (self.hidden,),
-                f"{i}.q": (queries, self.hidden),
-                f"{i}.k": (keys, self.hidden),
-                f"{i}.v": (keys, self.hidden),
-                f"{i}.o": (self.hidden, queries),
-                f"{i}.feed_forward_norm": (self.hidden,),
-                f"{i}.gate": (self.inner, self.hidden),
-                f"{i}.up": (self.inner, self.hidden),
-                f"{i}.down": (self.hidden, self.inner),
-            }
-        return shapes
+        layer: dict[str, tuple[int, ...]] = {
+            "attention_norm": (self.hidden,),
+            "o": (self.hidden, queries),
+            "feed_forward_norm": (self.hidden,),
+            "down": (self.hidden, self.inner),
+        }
+        if self.features.fused:
+            layer |= {"qkv": (queries + 2 * keys, self.hidden), "gate_up": (2 * self.inner, self.hidden)}
+        else:
+            layer |= {"q": (queries, self.hidden), "k": (keys, self.hidden), "v": (keys, self.hidden)}
+            layer |= {"gate": (self.inner, self.hidden), "up": (self.inner, self.hidden)}
+        if self.features.qkv_bias:
+            layer |= {"q_bias": (queries,), "k_bias": (keys,), "v_bias": (keys,)}
+        if self.features.qk_norm:
+            layer |= {"q_norm": (self.head_dim,), "k_norm": (self.head_dim,)}
+        return shapes | {f"{i}.{name}": shape for i in range(self.layers) for name, shape in layer.items()}
+
+    def place(self, name: str) -> tuple[str, slice]:
+        """The name in `weights` of the matrix that holds the matrix `name`, and its rows there."""
+        layer, _, kind = name.rpartition(".")
+        if not self.features.fused or kind not in _FUSED:
+            return name, slice(None)
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        start, stop = {
+            "q": (0, queries),
+            "k": (queries, queries + keys),
+            "v": (queries + keys, queries + 2 * keys),
+            "gate": (0, self.inner),
+            "up": (self.inner, 2 * self.inner),
+        }[kind]
+        return f"{layer}.{_FUSED[kind]}", slice(start, stop)
 
 
 class DecoderSource(Protocol):
@@ -86,14 +154,19 @@ class DecoderSource(Protocol):
     shape: DecoderShape
 
     def matrix(self, name: str) -> Weight:
-        """The weight called `name` in `DecoderShape.weights`; q and k with their heads in half-split rotary order."""
+        """The matrix `name`: embedding, head or of layer i `{i}.` and q, k, v, o, gate, up or down, whatever matrix the
+        file holds it in; q and k with their heads in half-split rotary order."""
 
     def vector(self, name: str) -> Float32:
-        """A norm's weight, float32 [hidden]."""
+        """The norm or bias `name` of `DecoderShape.weights`, float32 [width]."""
 
 
 def check_weights(
-    file: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], ignored: frozenset[str]
+    file: str,
+    architecture: str,
+    expected: dict[str, tuple[int, ...]],
+    found: dict[str, tuple[int, ...]],
+    ignored: frozenset[str],
 ) -> None:
     """Compare the tensors that a model must have with those that a file has, both under the file's names.
 
@@ -108,4 +181,4 @@ def check_weights(
             raise CorruptModel(file, f"tensor {name} has the shape {found[name]}, the configuration wants {shape}")
     for name in found:
         if name not in expected and name not in ignored:
-            raise Unsupported(f"tensor {name[:200]} of {file} has no place in the Llama architecture")
+            raise Unsupported(f"tensor {name[:200]} of {file} has no place in the architecture {architecture}")

@@ -1,17 +1,25 @@
-"""A Llama model from a GGUF file."""
+"""A decoder from a GGUF file.
+
+Names of metadata and tensors: the gguf package's `constants.py`; their meaning: llama.cpp's `convert_hf_to_gguf.py`.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from backends.errors import CorruptModel, Unsupported
-from backends.onnx.convert.decoder import DecoderShape, check_weights
+from backends.onnx.convert.decoder import MAX_LAYERS, DecoderShape, check_weights
 from backends.onnx.convert.gguf_file import GgufFile
-from backends.onnx.convert.quantise import Float32, Int8Blocks, Weight, to_float32
-from backends.onnx.convert.rope import Rope
+from backends.onnx.convert.quantise import Float32, Weight, to_float32
+from backends.onnx.convert.rope import Rope, longrope_magnitude
 
-ROPE_DIVISORS = "rope_freqs.weight"
+LLAMA3_DIVISORS = "rope_freqs.weight"
+LONGROPE_SHORT, LONGROPE_LONG = "rope_factors_short.weight", "rope_factors_long.weight"
 DEFAULT_ROPE_BASE = 10_000.0
+
+GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3", "phi3")
+_PERMUTED = {"llama"}
+"""Whose files hold the two halves of a rotary pair next to each other; the others have them half a head apart."""
 
 _GLOBAL = {"embedding": "token_embd", "head": "output", "norm": "output_norm"}
 _LAYER = {
@@ -19,10 +27,14 @@ _LAYER = {
     "q": "attn_q",
     "k": "attn_k",
     "v": "attn_v",
+    "qkv": "attn_qkv",
+    "q_norm": "attn_q_norm",
+    "k_norm": "attn_k_norm",
     "o": "attn_output",
     "feed_forward_norm": "ffn_norm",
     "gate": "ffn_gate",
     "up": "ffn_up",
+    "gate_up": "ffn_up",
     "down": "ffn_down",
 }
 
@@ -31,27 +43,26 @@ class GgufDecoder:
     """A `DecoderSource` over a GGUF file.
 
     Raises (constructor):
-        Unsupported: another architecture, or a variant of this one. CorruptModel: sizes and tensors disagree.
+        Unsupported: another architecture, or a variant of one. CorruptModel: sizes and tensors disagree.
     """
 
     def __init__(self, file: GgufFile) -> None:
         self._file = file
-        self.shape = _shape(file)
-        self.shape.check(file.name)
-        expected = {_tensor(name): shape for name, shape in self.shape.weights().items()}
+        self.shape = shape = _shape(file)
+        shape.check(file.name)
+        expected = {_tensor(name): size for name, size in shape.weights().items()}
         found = {name: tensor.shape for name, tensor in file.tensors.items()}
-        check_weights(file.name, expected, found, frozenset({ROPE_DIVISORS}))
+        ignored = frozenset({LLAMA3_DIVISORS, LONGROPE_SHORT, LONGROPE_LONG})
+        check_weights(file.name, shape.architecture, expected, found, ignored)
 
     def matrix(self, name: str) -> Weight:
-        weight = self._file.weight(_tensor(name))
-        kind = name.rpartition(".")[2]
-        if kind not in ("q", "k"):
+        shape, kind = self.shape, name.rpartition(".")[2]
+        stored, rows = shape.place(name)
+        weight = self._file.weight(_tensor(stored))[rows]
+        if shape.architecture not in _PERMUTED or kind not in ("q", "k"):
             return weight
-        # GGUF holds the two halves of a rotary pair next to each other; our graph, like Hugging Face, has them half a
-        # head apart.
-        heads = self.shape.heads if kind == "q" else self.shape.kv_heads
-        order = np.arange(heads * self.shape.head_dim).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
-        return weight.rows(order) if isinstance(weight, Int8Blocks) else weight[order]
+        heads = shape.heads if kind == "q" else shape.kv_heads
+        return weight[np.arange(heads * shape.head_dim).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)]
 
     def vector(self, name: str) -> Float32:
         return to_float32(self._file.weight(_tensor(name)))
@@ -60,61 +71,98 @@ class GgufDecoder:
 def _tensor(name: str) -> str:
     """GGUF's name of our weight `name`."""
     layer, dot, kind = name.rpartition(".")
-    return f"blk.{layer}.{_LAYER[kind]}.weight" if dot else f"{_GLOBAL[name]}.weight"
+    if not dot:
+        return f"{_GLOBAL[name]}.weight"
+    if kind.endswith("_bias"):
+        return f"blk.{layer}.{_LAYER[kind.removesuffix('_bias')]}.bias"
+    return f"blk.{layer}.{_LAYER[kind]}.weight"
 
 
 def _shape(file: GgufFile) -> DecoderShape:
     architecture = file.text("general.architecture")
-    if architecture != "llama":
-        raise Unsupported(f"architecture {architecture!r} of {file.name}; GGUF files of 'llama' can be converted")
-    if file.integer("llama.expert_count"):
+    if architecture not in GGUF_ARCHITECTURES:
+        known = ", ".join(GGUF_ARCHITECTURES)
+        raise Unsupported(f"architecture {architecture!r} of {file.name}; GGUF files of {known} can be converted")
+    if file.integer(f"{architecture}.expert_count"):
         raise Unsupported(f"mixture of experts in {file.name}")
-    heads = _required(file, "attention.head_count")
+    heads = _required(file, architecture, "attention.head_count")
     if heads < 1:
-        raise CorruptModel(file.name, f"llama.attention.head_count is {heads}")
-    hidden = _required(file, "embedding_length")
-    head_dim = file.integer("llama.attention.key_length") or hidden // heads
-    if (file.integer("llama.attention.value_length") or head_dim) != head_dim:
+        raise CorruptModel(file.name, f"{architecture}.attention.head_count is {heads}")
+    hidden, layers = _required(file, architecture, "embedding_length"), _required(file, architecture, "block_count")
+    head_dim = file.integer(f"{architecture}.attention.key_length") or hidden // heads
+    if (file.integer(f"{architecture}.attention.value_length") or head_dim) != head_dim:
         raise Unsupported(f"values of another size than keys in {file.name}")
-    if (file.integer("llama.rope.dimension_count") or head_dim) != head_dim:
-        raise Unsupported(f"rotary embedding of a part of each head in {file.name}")
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise CorruptModel(file.name, "tensor token_embd.weight is missing or no matrix")
-    epsilon = file.number("llama.attention.layer_norm_rms_epsilon")
+    epsilon = file.number(f"{architecture}.attention.layer_norm_rms_epsilon")
+    rotary_dim = file.integer(f"{architecture}.rope.dimension_count") or head_dim
+    context_length = _required(file, architecture, "context_length")
+    rope, context_length = _rope(file, architecture, rotary_dim, context_length)
     return DecoderShape(
-        layers=_required(file, "block_count"),
+        architecture=architecture,
+        layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=_required(file, "attention.head_count_kv", heads),
+        kv_heads=_required(file, architecture, "attention.head_count_kv", heads),
         head_dim=head_dim,
-        inner=_required(file, "feed_forward_length"),
+        inner=_required(file, architecture, "feed_forward_length"),
         vocab=embedding.shape[0],
-        context_length=_required(file, "context_length"),
+        context_length=context_length,
         epsilon=1e-5 if epsilon is None else epsilon,
-        rope=_rope(file, head_dim),
+        rope=rope,
+        rotary_dim=rotary_dim,
+        windows=(_window(file, architecture),) * min(max(layers, 0), MAX_LAYERS),
         tied="output.weight" not in file.tensors,
     )
 
 
-def _rope(file: GgufFile, head_dim: int) -> Rope:
-    kind = file.text("llama.rope.scaling.type") or "none"
+def _window(file: GgufFile, architecture: str) -> int | None:
+    """The sliding window of every layer; files write 0 for none."""
+    window = file.integer(f"{architecture}.attention.sliding_window") or None
+    if window is not None and architecture in ("qwen2", "qwen3"):
+        # In these families some layers have the window and some have not, and a GGUF file does not say which.
+        raise Unsupported(f"the sliding window of the {architecture} model {file.name}; give the safetensors folder")
+    return window
+
+
+def _rope(file: GgufFile, architecture: str, width: int, context: int) -> tuple[Rope, int]:
+    """The rotation, and the context in which it holds."""
+    kind = file.text(f"{architecture}.rope.scaling.type") or "none"
+    base = file.number(f"{architecture}.rope.freq_base")
+    base = DEFAULT_ROPE_BASE if base is None else base
+    if LONGROPE_SHORT in file.tensors:
+        if kind not in ("none", "longrope"):
+            raise Unsupported(f"rotary scaling {kind!r} beside LongRoPE factors in {file.name}")
+        original = _required(file, architecture, "rope.scaling.original_context_length", context)
+        if original < 2:
+            raise CorruptModel(file.name, f"{architecture}.rope.scaling.original_context_length is {original}")
+        magnitude = file.number(f"{architecture}.rope.scaling.attn_factor")
+        if magnitude is None:
+            magnitude = longrope_magnitude(context / original, original)
+        divisors = _divisors(file, LONGROPE_SHORT, width)
+        return Rope(base, divisors=divisors, magnitude=magnitude), min(context, original)
     if kind not in ("none", "linear"):
-        raise Unsupported(f"rotary scaling {kind!r} of {file.name}; 'linear' and llama3 factors can be converted")
-    divisors = None
-    if ROPE_DIVISORS in file.tensors:
-        if file.tensors[ROPE_DIVISORS].shape != (head_dim // 2,):
-            raise CorruptModel(file.name, f"tensor {ROPE_DIVISORS} must have {head_dim // 2} numbers")
-        divisors = to_float32(file.weight(ROPE_DIVISORS))
-        if not (np.isfinite(divisors) & (divisors > 0)).all():
-            raise CorruptModel(file.name, f"tensor {ROPE_DIVISORS} holds numbers that are not positive")
-    linear = file.number("llama.rope.scaling.factor") if kind == "linear" else file.number("llama.rope.scale_linear")
-    base = file.number("llama.rope.freq_base")
-    return Rope(DEFAULT_ROPE_BASE if base is None else base, linear=linear or 1.0, divisors=divisors)
+        raise Unsupported(
+            f"rotary scaling {kind!r} of {file.name}; 'linear', llama3 and LongRoPE factors can be converted"
+        )
+    llama3 = _divisors(file, LLAMA3_DIVISORS, width) if LLAMA3_DIVISORS in file.tensors else None
+    factor = "rope.scaling.factor" if kind == "linear" else "rope.scale_linear"
+    linear = file.number(f"{architecture}.{factor}")
+    return Rope(base, linear=linear or 1.0, divisors=llama3), context
 
 
-def _required(file: GgufFile, key: str, default: int | None = None) -> int:
-    name = f"llama.{key}"
+def _divisors(file: GgufFile, name: str, width: int) -> Float32:
+    if file.tensors[name].shape != (width // 2,):
+        raise CorruptModel(file.name, f"tensor {name} must have {width // 2} numbers")
+    divisors = to_float32(file.weight(name))
+    if not (np.isfinite(divisors) & (divisors > 0)).all():
+        raise CorruptModel(file.name, f"tensor {name} holds numbers that are not positive")
+    return divisors
+
+
+def _required(file: GgufFile, architecture: str, key: str, default: int | None = None) -> int:
+    name = f"{architecture}.{key}"
     if isinstance(file.metadata.get(name), np.ndarray):
         raise Unsupported(f"{name} differs between the layers of {file.name}")
     value = file.integer(name)
