@@ -12,7 +12,7 @@ from backends.errors import CorruptModel
 from backends.onnx.config import TOKENIZER_FILE, SamplingDefaults
 from backends.onnx.convert.folder import ModelFolder
 from backends.onnx.convert.gguf_file import GgufFile
-from backends.onnx.convert.gguf_tokenizer import LLAMA3_NAMES, build_tokenizer
+from backends.onnx.convert.gguf_tokenizer import LLAMA3_NAMES, SENTENCEPIECE, build_tokenizer
 
 END_TOKENS = (
     "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|end_of_turn|>",
@@ -43,8 +43,8 @@ def from_gguf(file: GgufFile) -> ChatFiles:
 
     bos = token("bos")
     add_bos = file.flag("tokenizer.ggml.add_bos_token")
-    if add_bos is None:  # older Llama 3 files do not say it; the model was trained with it
-        add_bos = file.text("tokenizer.ggml.pre") in LLAMA3_NAMES
+    if add_bos is None:  # older files of Llama do not say it; the models were trained with it
+        add_bos = file.text("tokenizer.ggml.pre") in LLAMA3_NAMES or file.text("tokenizer.ggml.model") == SENTENCEPIECE
     return ChatFiles(
         tokenizer=tokenizer,
         template=file.text("tokenizer.chat_template"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from backends.onnx.convert import convert_decoder
 from tests.backends.onnx.convert import architectures
 from tests.backends.onnx.convert.architectures import CONFIGS
 from tests.backends.onnx.convert.decoder import Decoder
-from tests.backends.onnx.convert.golden import make_logits
+from tests.backends.onnx.convert.golden import make_logits, make_sentencepiece
 
 pytestmark = pytest.mark.export
 
@@ -26,6 +27,10 @@ def test_the_golden_logits_are_those_of_this_transformers() -> None:
     assert set(written.files) == set(made)
     for name, value in made.items():
         np.testing.assert_allclose(written[name], value, rtol=0, atol=1e-4, err_msg=f"{name}: make the file again")
+
+
+def test_the_golden_tokens_are_those_of_this_transformers() -> None:
+    assert json.loads(make_sentencepiece.OUT.read_text()) == make_sentencepiece.golden()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
