@@ -103,11 +103,9 @@ class DecoderShape:
             raise CorruptModel(file, f"{self.rotary_dim} of {self.head_dim} numbers of a head cannot be rotated")
         if self.rotary_dim < self.head_dim and not self.features.partial_rotary:
             raise Unsupported(f"rotary embedding of a part of each head in the {self.architecture} model of {file}")
-        if self.head_dim % 16 == 0 and self.rotary_dim % 16:
-            size = self.rotary_dim
-            raise Unsupported(f"rotation of {size} numbers of each head in {file}; ONNX Runtime takes multiples of 16")
-        if self.head_dim % 16:
-            raise Unsupported(f"head size {self.head_dim} of {file}; ONNX Runtime's attention takes multiples of 16")
+        for size, what in ((self.head_dim, "head size"), (self.rotary_dim, "rotated part of each head:")):
+            if size % 16:
+                raise Unsupported(f"{what} {size} of {file}; ONNX Runtime's attention takes multiples of 16")
 
     def weights(self) -> dict[str, tuple[int, ...]]:
         """Our name of every weight that a file holds and its shape, rows (outputs) first."""

@@ -140,6 +140,8 @@ def _rope(file: GgufFile, architecture: str, width: int, context: int) -> tuple[
         magnitude = file.number(f"{architecture}.rope.scaling.attn_factor")
         if magnitude is None:
             magnitude = longrope_magnitude(context / original, original)
+        if magnitude <= 0:
+            raise CorruptModel(file.name, f"{architecture}.rope.scaling.attn_factor is {magnitude}")
         divisors = _divisors(file, LONGROPE_SHORT, width)
         return Rope(base, divisors=divisors, magnitude=magnitude), min(context, original)
     if kind not in ("none", "linear"):

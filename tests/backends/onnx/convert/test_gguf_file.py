@@ -132,7 +132,7 @@ def test_llama3_divisors_of_a_gguf_file_act(tmp_path: Path) -> None:
         ({"llama.rope.scaling.type": "yarn"}, "yarn"),
         ({"llama.rope.dimension_count": 8}, "a part of each head"),
         ({"llama.attention.head_count_kv": [2, 1]}, "differs between the layers"),
-        ({"tokenizer.ggml.model": "llama"}, "tokenizer 'llama'"),
+        ({"tokenizer.ggml.model": "t5"}, "tokenizer 't5'"),
         ({"tokenizer.ggml.pre": "chatglm-bpe"}, "chatglm-bpe"),
     ],
 )
