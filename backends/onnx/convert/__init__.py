@@ -1,8 +1,8 @@
 """Model files to ONNX graphs for the engine, with numpy and onnx only.
 
 `convert_decoder` takes a GGUF file or a Hugging Face folder of one of the architectures in `decoder.py`,
-`convert_encoder` a folder of a BERT sentence encoder. Both treat their source as untrusted and write a directory that
-appears whole or not at all; `backends/onnx/config.py` describes it.
+`convert_encoder` a folder of a BERT sentence encoder, `import_genai` one that onnxruntime-genai built. All treat their
+source as untrusted and write a directory that appears whole or not at all; `backends/onnx/config.py` describes it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from backends.onnx.convert.decoder_huggingface import HuggingFaceDecoder
 from backends.onnx.convert.encoder import EncoderSource
 from backends.onnx.convert.encoder_graph import EncoderGraph
 from backends.onnx.convert.folder import ModelFolder
+from backends.onnx.convert.genai import GenaiFolder
 from backends.onnx.convert.gguf_file import GgufFile
 from backends.onnx.convert.graph import GraphBuilder
 from backends.onnx.convert.publish import published
 
-__all__ = ["Progress", "convert_decoder", "convert_encoder"]
+__all__ = ["Progress", "convert_decoder", "convert_encoder", "import_genai"]
 
 Progress = Callable[[str, float], None]
 """Called with the stage ("weights", "files", "done") and the share of the whole that is done, 0 to 1."""
@@ -87,9 +88,6 @@ def convert_decoder(
             DecoderGraph(builder, decoder, precision).build(lambda share: report("weights", 0.95 * share))
             builder.save(shape.architecture)
         report("files", 0.95)
-        files.tokenizer.save(str(directory / TOKENIZER_FILE))
-        if files.template is not None:
-            (directory / CHAT_TEMPLATE_FILE).write_text(files.template, encoding="utf-8")
         config = DecoderConfig(
             architecture=shape.architecture,
             layers=shape.layers,
@@ -107,8 +105,38 @@ def convert_decoder(
             pad_token_id=files.pad_token_id,
             sampling=files.sampling,
         )
-        write_model_config(directory, config)
+        _write_decoder_files(directory, files, config)
     report("done", 1.0)
+
+
+def import_genai(source: Path, target: Path, *, progress: Progress | None = None) -> None:
+    """Write the folder `source`, which onnxruntime-genai's model builder made, as the model directory `target`.
+
+    An existing `target` is replaced. The graph keeps its weights and operators and gets the inputs and outputs that
+    `convert_decoder` describes.
+
+    Raises:
+        Unsupported: the graph or its configuration has what the slots of our KV cache do not fit; it is named.
+        CorruptModel: the files contradict themselves or each other.
+    """
+    report = progress or _silent
+    folder = ModelFolder(source)
+    genai = GenaiFolder(folder)
+    files = genai.tokenizer_files()
+    if files.tokenizer.get_vocab_size() > genai.vocab:
+        raise CorruptModel(TOKENIZER_FILE, f"has more tokens than the graph has logits ({genai.vocab})")
+    with published(target) as directory:
+        genai.write(directory)
+        report("files", 0.95)
+        _write_decoder_files(directory, files, genai.config(files))
+    report("done", 1.0)
+
+
+def _write_decoder_files(directory: Path, files: chat_files.ChatFiles, config: DecoderConfig) -> None:
+    files.tokenizer.save(str(directory / TOKENIZER_FILE))
+    if files.template is not None:
+        (directory / CHAT_TEMPLATE_FILE).write_text(files.template, encoding="utf-8")
+    write_model_config(directory, config)
 
 
 def convert_encoder(
