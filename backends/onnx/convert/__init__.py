@@ -27,15 +27,16 @@ from backends.onnx.convert.decoder import DecoderSource
 from backends.onnx.convert.decoder_gguf import GgufDecoder
 from backends.onnx.convert.decoder_graph import DecoderGraph
 from backends.onnx.convert.decoder_huggingface import HuggingFaceDecoder
-from backends.onnx.convert.encoder import EncoderSource
+from backends.onnx.convert.encoder import EncoderSource, longest_text, pooling_of, positive_integer
 from backends.onnx.convert.encoder_graph import EncoderGraph
+from backends.onnx.convert.exported_encoder import write_pooled
 from backends.onnx.convert.folder import ModelFolder
 from backends.onnx.convert.genai import GenaiFolder
 from backends.onnx.convert.gguf_file import GgufFile
 from backends.onnx.convert.graph import GraphBuilder
 from backends.onnx.convert.publish import published
 
-__all__ = ["Progress", "convert_decoder", "convert_encoder", "import_genai"]
+__all__ = ["Progress", "convert_decoder", "convert_encoder", "import_encoder", "import_genai"]
 
 Progress = Callable[[str, float], None]
 """Called with the stage ("weights", "files", "done") and the share of the whole that is done, 0 to 1."""
@@ -183,6 +184,44 @@ def convert_encoder(
         )
         write_model_config(directory, config)
     report("done", 1.0)
+
+
+def import_encoder(source: Path, exported: Path, target: Path) -> None:
+    """Write the graph `exported`, which optimum made of the sentence-transformers folder `source`, as `target`.
+
+    An existing `target` is replaced. Inputs and output are those of `convert_encoder`; weights stay float32.
+
+    Raises:
+        Unsupported: pooling or graph is not one that this converter knows; it is named.
+        CorruptModel: the files contradict themselves or each other.
+    """
+    folder = ModelFolder(source)
+    config = folder.json("config.json")
+    tokenizer = chat_files.folder_tokenizer(folder)
+    pad = config.get("pad_token_id")
+    pad = pad if isinstance(pad, int) and not isinstance(pad, bool) and pad >= 0 else 0
+    # Encoders of the RoBERTa kind count positions from the padding token on.
+    positions = positive_integer(config, "max_position_embeddings", "config.json") - pad - 1
+    vocab = positive_integer(config, "vocab_size", "config.json")
+    if tokenizer.get_vocab_size() > vocab:
+        raise CorruptModel(TOKENIZER_FILE, f"has more tokens than the embedding has rows ({vocab})")
+    layers = "num_hidden_layers" if "num_hidden_layers" in config else "n_layers"
+    pooling = pooling_of(folder)
+    with published(target) as directory:
+        width = write_pooled(exported, directory, pooling)
+        tokenizer.save(str(directory / TOKENIZER_FILE))
+        encoder = EncoderConfig(
+            architecture=str(config.get("model_type")),
+            layers=positive_integer(config, layers, "config.json"),
+            hidden=width,
+            vocab=vocab,
+            precision="fp32",
+            embedding_dimension=width,
+            max_tokens=longest_text(folder, positions),
+            pooling=pooling,
+            pad_token_id=pad,
+        )
+        write_model_config(directory, encoder)
 
 
 def _silent(stage: str, share: float) -> None:
