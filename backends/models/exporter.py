@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backends.errors import CorruptModel, Unsupported
 
-PACKAGES = ("optimum-onnx==0.1.0", "torch==2.13.0")
+PACKAGES = ("optimum-onnx==0.1.0", "onnxruntime==1.32.0", "torch==2.13.0")
 """The pins with which exports were tried. A plain torch brings CUDA along."""
 TIMEOUT_S = 1800.0
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}

@@ -133,7 +133,8 @@ class ModelStore:
     ) -> StoredModel:
         """Fetch, check and convert a model unless it is there already, and return it.
 
-        reference: a name of the catalogue, the path of a GGUF file, of a Hugging Face folder or of a converted folder.
+        reference: a name of the catalogue, the path of a GGUF file, of a Hugging Face folder, of a folder that
+        onnxruntime-genai's model builder wrote or of a converted folder.
         name: what to call it; the reference's own name if None. precision: None takes what is there, else int8; another
         precision than the stored one, or a changed converter, replaces the stored one. Two processes that pull the same
         model do the work once. A pull that dies leaves nothing behind that a later one would not clean up.

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from backends.errors import CorruptModel, Unsupported
-from backends.models.exporter import OptimumExporter
+from backends.models.exporter import PACKAGES, OptimumExporter
 from backends.models.store import ModelStore
 from backends.onnx.config import EncoderConfig, read_model_config
 
@@ -151,7 +152,7 @@ def test_weights_that_are_not_safetensors_never_reach_optimum(tmp_path: Path) ->
 def optimum_environment() -> Path:
     """The environment of the refusal's command; the first run fetches torch."""
     cache = Path(os.environ.get("ONNXSTACK_TEST_CACHE") or Path.home() / ".cache" / "onnxstack-tests")
-    place = cache / "optimum"
+    place = cache / f"optimum-{zlib.crc32(repr(PACKAGES).encode()):08x}"
     if not (place / "complete").exists():
         shutil.rmtree(place, ignore_errors=True)
         command = OptimumExporter(place).install_command.replace("python", sys.executable, 1)
