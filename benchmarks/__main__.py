@@ -1,6 +1,6 @@
 """`python -m benchmarks [SECTION ...] [--repeat N] [--json FILE]`: one command, one table.
 
-Sections: generation, process, embeddings, vectors, start.
+Sections: generation, features, process, embeddings, vectors, start.
 
 Peers run on the same weights in the same run, taking turns with our side, and are left out (and said so) where they are
 not installed: `make bench` installs llama.cpp as a wheel and sentence-transformers; a native build of
@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from backends.models.store import ModelStore
-from benchmarks import embeddings, process, vectors
+from benchmarks import embeddings, features, process, vectors
 from benchmarks.clients import llama_client, stack_client
 from benchmarks.loads import Ask, Load, Outcome, run
 from benchmarks.peers import llama_server, llama_variants
@@ -23,7 +23,7 @@ from benchmarks.report import Row, show
 from benchmarks.sides import EMBEDDER, LLM, EngineProcess, stack_server, token_counter
 from benchmarks.weights import original, peer_gguf
 
-SECTIONS = ("generation", "process", "embeddings", "vectors", "start")
+SECTIONS = ("generation", "features", "process", "embeddings", "vectors", "start")
 
 
 def main() -> None:
@@ -46,6 +46,8 @@ def main() -> None:
     rows: list[Row] = []
     if "generation" in chosen:
         rows += generation(models, options.cache, options.threads, options.repeat)
+    if "features" in chosen:
+        rows += features.measure(models, threads=options.threads, repeat=options.repeat)
     if "process" in chosen:
         rows += process.measure(models, options.threads, options.repeat)
     if "embeddings" in chosen:
@@ -84,7 +86,7 @@ def generation(models: Path, cache: Path, threads: int, repeat: int) -> list[Row
                     continue
                 ask: Ask
                 if side == "http":
-                    url, _ = stack.enter_context(stack_server(models, ONNXSTACK_ENGINE__THREADS=str(threads)))
+                    url, _ = stack.enter_context(stack_server(models, **_cold(threads)))
                     ask = stack_client(url, LLM)
                 elif gguf is not None:
                     ask = llama_client(stack.enter_context(llama_server(side, gguf, threads=threads)))
@@ -92,6 +94,11 @@ def generation(models: Path, cache: Path, threads: int, repeat: int) -> list[Row
                 for load in loads:
                     outcomes.setdefault((side, load.name), []).append(run(load, ask))
     return _generation_rows(models, loads, variants, outcomes)
+
+
+def _cold(threads: int) -> dict[str, str]:
+    """Settings of a server that reuses no prompt, as llama.cpp's here does not."""
+    return {"ONNXSTACK_ENGINE__THREADS": str(threads), "ONNXSTACK_ENGINE__PREFIX_CACHE_MB": "0"}
 
 
 def _generation_rows(

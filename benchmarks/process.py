@@ -21,7 +21,11 @@ def measure(models: Path, threads: int, repeat: int) -> list[Row]:
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
     for turn in range(repeat):
         for form in FORMS if turn % 2 else reversed(FORMS):
-            settings = {"ONNXSTACK_ENGINE__THREADS": str(threads), "ONNXSTACK_ENGINE__ADDRESS": FORMS[form]}
+            settings = {
+                "ONNXSTACK_ENGINE__THREADS": str(threads),
+                "ONNXSTACK_ENGINE__ADDRESS": FORMS[form],
+                "ONNXSTACK_ENGINE__PREFIX_CACHE_MB": "0",
+            }
             with stack_server(models, **settings) as (url, _):
                 ask = stack_client(url, LLM)
                 ask("Hello.", 4)

@@ -117,7 +117,7 @@ def main() -> None:
     """The engine process."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     models, threads = Path(sys.argv[1]), int(sys.argv[2])
-    generator = OnnxTextGenerator(ModelStore(models), EngineSettings(threads=threads))
+    generator = OnnxTextGenerator(ModelStore(models), EngineSettings(threads=threads, prefix_cache_mb=0))
     ask = engine_client(generator)
     ask("Hello.", 4)
     for line in sys.stdin:
