@@ -58,7 +58,7 @@ class ChunkTable:
 
         Once per operation: LanceDB's own check takes place at each of its calls, and cost a query about 1 ms.
         """
-        await self._table.checkout_latest()
+        await self._table.checkout_latest()  # type: ignore[no-untyped-call]
 
     async def add(self, rows: pa.Table) -> None:
         """Append rows of `rows.schema` in one commit."""
