@@ -39,7 +39,7 @@ class EngineSettings(Section):
     prefill_chunk: int = Field(256, ge=16, description="Prompt tokens per run while nothing else decodes.")
     prefill_budget: int = Field(96, ge=16, description="Prompt tokens per step while other sequences decode.")
     queue: int = Field(256, ge=0, description="Requests that may wait for a slot; one more is answered with 429.")
-    embed_batch_tokens: int = Field(512, ge=64, description="Padded tokens of one embedding run.")
+    embed_batch_tokens: int = Field(256, ge=64, description="Padded tokens of one embedding run.")
 
 
 class VectorSettings(Section):
