@@ -72,7 +72,7 @@ class EngineSettings(Section):
         0, ge=0, description="Megabytes of model files kept loaded, least recently used given up; 0 for no limit."
     )
     keep_alive_s: float = Field(0.0, ge=0, description="Seconds after which an idle model is unloaded; 0 for never.")
-    embed_batch_tokens: int = Field(512, ge=64, description="Padded tokens of one embedding run.")
+    embed_batch_tokens: int = Field(256, ge=64, description="Padded tokens of one embedding run.")
 
     @field_validator("address")
     @classmethod

@@ -39,7 +39,7 @@ from backends.models.progress import LoggedProgress, Progress
 from backends.models.sources import DEFAULT_PRECISION, Source, resolve
 from backends.onnx.config import DecoderConfig, read_model_config
 
-CONVERTER = "onnxstack 1"
+CONVERTER = "onnxstack 2"
 """Written into each manifest. Raise the number when converted files change: a pull then converts again."""
 _MAX_ESCAPED = 200  # bytes; a file name holds 255, and staging adds 33
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}

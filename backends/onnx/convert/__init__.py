@@ -145,8 +145,9 @@ def convert_encoder(
 ) -> None:
     """Write the sentence encoder in the Hugging Face folder `source` as the model directory `target`.
 
-    An existing `target` is replaced. precision: "int8" quantises the matrices of the layers (cosine to fp32 above
-    0.999); the embedding tables stay float32.
+    An existing `target` is replaced. precision: "int8" computes the products of the layers in integers, with 8 bit
+    weights and 16 bit activations (cosine to fp32 0.9996 in the mean, 0.9987 at the least of 350 texts); the embedding
+    tables stay float32.
 
     Inputs of the graph:
         input_ids int32 [batch, seq]: with the tokens that the tokenizer adds around a text.
