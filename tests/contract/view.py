@@ -43,9 +43,14 @@ EMPTY = {"type": "array", "maxItems": 0}
 # What there is on the in-memory profile: names that are registered, what its models can do. All else is refused, which
 # the published contract cannot say.
 THERE_IS: dict[str, dict[str, Any]] = {
-    "ChatCompletionRequest": {"model_id": {"enum": [LLM]}, "response_format": NULL, "tools": EMPTY},
+    "ChatCompletionRequest": {
+        "model_id": {"enum": [LLM]},
+        "response_format": NULL,
+        "tools": EMPTY,
+        "tool_choice": {"enum": ["auto"]},  # without tools none can be required
+    },
     "CompletionRequest": {"model_id": {"enum": [LLM]}, "response_format": NULL},
-    "BatchChatCompletionRequest": {"model": {"enum": [LLM]}, "tools": EMPTY},
+    "BatchChatCompletionRequest": {"model": {"enum": [LLM]}, "tools": EMPTY, "tool_choice": {"enum": ["auto"]}},
     "BatchCompletionRequest": {"model": {"enum": [LLM]}},
     "EmbeddingsRequest": {"model_id": {"enum": [EMBEDDER]}},
     "InsertChunksRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},

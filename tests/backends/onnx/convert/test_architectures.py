@@ -86,17 +86,15 @@ def executor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def prefilled(executor: OnnxExecutor, slot: int, ids: list[int]) -> np.ndarray:
-    logits = executor.prefill(slot, np.array(ids), 0, last=True)
-    assert logits is not None
+    (logits,) = executor.prefill(slot, np.array(ids), 0, rows=1)
     return logits.copy()
 
 
 @pytest.mark.parametrize("cut", [5, 13, 14, 30])
 def test_a_prompt_in_chunks_has_the_logits_of_one_prefill_to_the_bit(executor: OnnxExecutor, cut: int) -> None:
     whole = prefilled(executor, 0, PROMPT)
-    executor.prefill(1, np.array(PROMPT[:cut]), 0, last=False)
-    found = executor.prefill(1, np.array(PROMPT[cut:]), cut, last=True)
-    assert found is not None
+    executor.prefill(1, np.array(PROMPT[:cut]), 0, rows=0)
+    (found,) = executor.prefill(1, np.array(PROMPT[cut:]), cut, rows=1)
     assert np.array_equal(found, whole)
 
 
