@@ -61,7 +61,8 @@ def list_models(config: ConfigOption = None, data_dir: DataOption = None) -> Non
 @app.command()
 def pull(
     reference: Annotated[
-        str, typer.Argument(help="A name of the catalogue, a GGUF file, a Hugging Face folder or a converted folder.")
+        str,
+        typer.Argument(help="A name of the catalogue, hf:org/name, a GGUF file, a model folder."),
     ],
     name: Annotated[str | None, typer.Option(help="What to call it.", show_default=False)] = None,
     precision: Annotated[

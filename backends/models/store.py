@@ -135,7 +135,8 @@ class ModelStore:
     ) -> StoredModel:
         """Fetch, check and convert a model unless it is there already, and return it.
 
-        reference: a name of the catalogue, the path of a GGUF file, of a Hugging Face folder or of a converted folder.
+        reference: a name of the catalogue, `hf:org/name[@revision]` of the Hugging Face hub, the path of a GGUF file,
+        of a Hugging Face folder or of a converted folder.
         name: what to call it; the reference's own name if None. precision: None takes what is there, else int8; another
         precision than the stored one, or a changed converter, replaces the stored one. Two processes that pull the same
         model do the work once. A pull that dies leaves nothing behind that a later one would not clean up.
@@ -143,7 +144,8 @@ class ModelStore:
         Raises:
             BadRequest: no such reference, or a name that cannot be used. Conflict: the name is taken by a model from
             another source. Unsupported: an architecture or a precision that is not built. Unavailable: the archive
-            cannot be fetched. CorruptModel: it is not what the catalogue pins. StorageFull: no room.
+            cannot be fetched. CorruptModel: it is not what the catalogue pins or the hub states. Forbidden: a gated
+            model of the hub. StorageFull: no room.
         """
         source = resolve(reference, self._catalog)
         name = source.default_name if name is None else name
