@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -326,10 +327,14 @@ def _is_same(stored: StoredModel, source: Source, precision: Precision | None) -
 
 
 def _check_size(directory: Path, file: str, expected: int) -> None:
+    path = directory.resolve() / file
     try:
-        size = (directory / file).stat().st_size
+        found = path.lstat()
     except FileNotFoundError:
         raise CorruptModel(file, "is missing") from None
+    if path.resolve() != path or not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        raise CorruptModel(file, "is a link, or no file of the model's directory alone; put a copy there")
+    size = found.st_size
     if size != expected:
         raise CorruptModel(file, f"has {size} bytes, the manifest states {expected}")
 
