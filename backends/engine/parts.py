@@ -9,6 +9,7 @@ from typing import Protocol
 
 from backends.config import EngineSettings
 from backends.context import CallContext
+from backends.engine.control import ModelControl
 from backends.inference import GenerateRequest
 from backends.onnx.scheduler import SchedulerStats
 from backends.onnx.sequence import SequenceEvents
@@ -27,13 +28,15 @@ class StepGenerator(TextGenerator, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
-    """models: the names it has of a model type. device: where it computes and why."""
+    """models: the names it has of a model type. device: where it computes and why. control: None where models are not
+    loaded one by one."""
 
     generator: StepGenerator
     embedder: Embedder
     models: Callable[[ModelType], Sequence[str]]
     device: Callable[[], str]
     classifier: Classifier | None = None
+    control: ModelControl | None = None
 
     def close(self) -> None:
         """Close every part."""
@@ -44,6 +47,7 @@ class EngineParts:
 
 def open_parts(models: Path, settings: EngineSettings) -> EngineParts:
     """The engine on the models of a store. Raises Misconfigured."""
+    from backends.engine.residents import Residents
     from backends.models.store import ModelStore
     from backends.onnx.embedder import OnnxEmbedder
     from backends.onnx.generator import OnnxTextGenerator
@@ -52,9 +56,11 @@ def open_parts(models: Path, settings: EngineSettings) -> EngineParts:
     store = ModelStore(models)
     residency = Residency(settings.memory_mb * 1_000_000, settings.keep_alive_s)
     generator = OnnxTextGenerator(store, settings, residency=residency)
+    embedder = OnnxEmbedder(store, settings, residency=residency)
     return EngineParts(
         generator,
-        OnnxEmbedder(store, settings, residency=residency),
+        embedder,
         lambda kind: [model.name for model in store.list() if model.manifest.kind == kind],
         generator.device,
+        control=Residents(store, residency, {"llm": generator.load, "embedding": embedder.load}),
     )

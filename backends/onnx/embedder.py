@@ -82,6 +82,11 @@ class OnnxEmbedder:
                 tokens += sum(len(sequence) for batch in inputs for sequence in batch)
         return EmbedResult.of(vectors, tokens)
 
+    def load(self, model: str) -> None:
+        """Return when the model is in memory. Raises as `embed`."""
+        with self._encoder(model):
+            pass
+
     def limits(self, model: str) -> ModelLimits:
         """Longest text in tokens and size of a vector. Raises UnknownReference, BadRequest, CorruptModel."""
         config = _encoder_config(model, self._models.path(model))

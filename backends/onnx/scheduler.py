@@ -154,6 +154,11 @@ class Scheduler:
             failed=self._failed,
         )
 
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens of earlier prompts whose KV is kept."""
+        return self._prefixes.used * BLOCK
+
     def ping(self) -> None:
         """Return if the thread is there. Raises Unavailable."""
         if self._closing or not self._thread.is_alive():

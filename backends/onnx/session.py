@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,6 +25,7 @@ CPU_DISTRIBUTION = "onnxruntime"
 GPU_DISTRIBUTION = "onnxruntime-gpu"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"
+_ABSOLUTE_PATH = re.compile(r'"/[^"]*"')
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +147,8 @@ def _session(model: Path, providers: list[str], threads: int) -> InferenceSessio
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise CorruptModel(model.name, str(error).partition("\n")[0]) from error
+        reason = _ABSOLUTE_PATH.sub('"..."', str(error).partition("\n")[0])  # clients are told it
+        raise CorruptModel(model.name, reason) from error
 
 
 def _installed() -> frozenset[str]:

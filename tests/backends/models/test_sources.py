@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from backends.errors import BadRequest, CorruptModel, Unsupported
+from backends.errors import BadRequest, CorruptModel
 from backends.models.catalog import CATALOG, DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.models.sources import resolve
 
@@ -79,11 +79,6 @@ def test_the_identity_of_a_folder_changes_with_its_files(tiny_bert: Path) -> Non
 def test_the_licence_of_a_folder_is_that_of_its_card(tiny_bert: Path, card: str, licence: str) -> None:
     (tiny_bert / "README.md").write_text(card)
     assert resolve(str(tiny_bert), CATALOG).licence == licence
-
-
-def test_a_hub_reference_is_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match=r"hf:org/model: .*hub is not supported"):
-        resolve("hf:org/model", CATALOG)
 
 
 @pytest.mark.parametrize("reference", ["", "no-such-model", "org/no-such-model", "/no/such/path", "~nobody-here/x"])
