@@ -17,6 +17,7 @@ from generated.models import ModelType
 
 log = logging.getLogger(__name__)
 
+DEFAULT_SHIELD, DEFAULT_SHIELD_TYPE = "guardian", "inline::guardian"
 DEFAULT_MODELS: tuple[tuple[str, ModelType], ...] = ((DEFAULT_LLM, "llm"), (DEFAULT_EMBEDDING_MODEL, "embedding"))
 
 
@@ -63,7 +64,7 @@ def open_backends(
     version: str = "0",
     factories: Mapping[tuple[ApiName, str], Factory] | None = None,
 ) -> Backends:
-    """Open everything the settings name, register the default models and drop what a kill left behind.
+    """Open everything the settings name, register the default models and shield, and drop what a kill left behind.
 
     Call it in the process that serves, after any fork. version: the server's, for `/v1/version`. factories: of the
     providers by API and type; all that ship if None.
@@ -84,7 +85,7 @@ def open_backends(
         store=store,
         providers=providers,
         models=models,
-        shields=Shields(store, providers),
+        shields=Shields(store, providers, models),
         vector_dbs=VectorDbs(store, providers, models),
         datasets=Datasets(store, providers),
         scoring_functions=ScoringFunctions(store, providers),
@@ -117,6 +118,10 @@ def _tidy(backends: Backends) -> None:
         except StackError as error:
             # A damaged model must not keep the others from being served.
             log.warning("default model %s is not registered: %s", model_id, error)
+    try:
+        backends.shields.register_if_served(context, DEFAULT_SHIELD, DEFAULT_SHIELD_TYPE)
+    except StackError as error:
+        log.warning("default shield %s is not registered: %s", DEFAULT_SHIELD, error)
     try:
         collected = backends.vector_dbs.collect(context)
     except StackError as error:

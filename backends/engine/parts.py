@@ -45,6 +45,7 @@ class EngineParts:
 def open_parts(models: Path, settings: EngineSettings) -> EngineParts:
     """The engine on the models of a store. Raises Misconfigured."""
     from backends.models.store import ModelStore
+    from backends.onnx.classifier import OnnxClassifier
     from backends.onnx.embedder import OnnxEmbedder
     from backends.onnx.generator import OnnxTextGenerator
     from backends.onnx.residency import Residency
@@ -57,4 +58,5 @@ def open_parts(models: Path, settings: EngineSettings) -> EngineParts:
         OnnxEmbedder(store, settings, residency=residency),
         lambda kind: [model.name for model in store.list() if model.manifest.kind == kind],
         generator.device,
+        OnnxClassifier(store, settings, residency=residency),
     )

@@ -200,7 +200,7 @@ def test_a_model_that_is_not_there_is_an_unknown_reference(embedder: Embedder, c
 
 
 def test_a_language_model_does_not_embed(embedder: Embedder, context: CallContext) -> None:
-    with pytest.raises(BadRequest, match="is a language model"):
+    with pytest.raises(BadRequest, match="is no embedding model"):
         embedder.embed(context, EmbedRequest(DEFAULT_LLM, ("x",)))
 
 
