@@ -17,7 +17,7 @@ from pydantic import Field
 
 from backends.config import Section
 from backends.context import CallContext
-from backends.errors import PayloadTooLarge, Unavailable
+from backends.errors import BadRequest, PayloadTooLarge, Unavailable
 from backends.ports import GuardModels, JsonObject, Resource
 from backends.safety.code_blocks import python_blocks
 from backends.safety.conversation import strings_of, texts_of
@@ -27,6 +27,8 @@ from generated.models import CompletionMessage, Message, SafetyViolation
 REFUSAL = "Sorry, I found security concerns in the code."
 MAX_CODE = 200_000
 """Characters of code in one run."""
+_NO_PYTHON = "syntax error"
+"""How bandit's reason begins for a file that Python would not run either."""
 _SEVERITIES = ("LOW", "MEDIUM", "HIGH")
 
 
@@ -42,8 +44,13 @@ class _Finding(msgspec.Struct, frozen=True):
     issue_severity: str
 
 
+class _Error(msgspec.Struct, frozen=True):
+    reason: str
+
+
 class _Report(msgspec.Struct, frozen=True):
     results: list[_Finding]
+    errors: list[_Error]
 
 
 class CodeScannerSafety:
@@ -79,7 +86,8 @@ def scan(blocks: Sequence[str], timeout_s: float) -> list[_Finding]:
     """What bandit objects to in pieces of Python. What is no Python has no findings.
 
     Raises:
-        Unavailable: it takes longer than `timeout_s` seconds, or fails.
+        BadRequest: code that Python would run is too deeply nested for bandit. Unavailable: it takes longer than
+        `timeout_s` seconds, or fails.
     """
     with tempfile.TemporaryDirectory(prefix="onnxstack-scan-") as name:
         directory = Path(name)
@@ -99,12 +107,15 @@ def scan(blocks: Sequence[str], timeout_s: float) -> list[_Finding]:
         except subprocess.TimeoutExpired:
             raise Unavailable(f"scanning the code took longer than {timeout_s:g} s", retry_after_s=None) from None
     try:
-        return msgspec.json.decode(done.stdout, type=_Report).results
+        report = msgspec.json.decode(done.stdout, type=_Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
         raise Unavailable(
             "the code scanner failed", retry_after_s=None, internal=f"exit {done.returncode}: {last}"
         ) from error
+    if any(not error.reason.startswith(_NO_PYTHON) for error in report.errors):
+        raise BadRequest("the messages hold code that cannot be scanned: it is nested too deeply", where="/messages")
+    return report.results
 
 
 def _texts(messages: Sequence[Message]) -> list[str]:
