@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,22 +92,14 @@ class OnnxClassifier:
         """
         context.check(self._now)
         self.ping()
-        config = _classifier_config(request.model, self._models.path(request.model))
+        if not request.texts:
+            config = self._config(request.model)
+            return ClassifyResult(config.labels, (), config.benign)
         for text in request.texts:
             _check_text(text)
-        rows: list[tuple[float, ...]] = []
-        if request.texts:
-            with (
-                self._admission.enter(),
-                self._residency.use(
-                    request.model, lambda: self._models.size(request.model), lambda: self._open(request.model)
-                ) as model,
-            ):
-                if not isinstance(model, NgramClassifier | SequenceClassifier):
-                    raise _not_a_classifier(request.model)
-                config = model.config
-                rows = [self._row(context, model, text) for text in request.texts]
-        return ClassifyResult(config.labels, tuple(rows), config.benign)
+        with self._admission.enter(), self._classifier(request.model) as model:
+            rows = tuple(self._row(context, model, text) for text in request.texts)
+            return ClassifyResult(model.config.labels, rows, model.config.benign)
 
     def ping(self) -> None:
         """Return if calls are served. Raises Unavailable."""
@@ -117,6 +110,14 @@ class OnnxClassifier:
         """Release the models; calls under way finish."""
         self._closed = True
         self._residency.close()
+
+    @contextmanager
+    def _classifier(self, name: str) -> Iterator[NgramClassifier | SequenceClassifier]:
+        """The model, held."""
+        with self._residency.use(name, lambda: self._size(name), lambda: self._open(name)) as model:
+            if not isinstance(model, NgramClassifier | SequenceClassifier):
+                raise _not_a_classifier(name)
+            yield model
 
     def _row(self, context: CallContext, model: TextClassifier, text: str) -> tuple[float, ...]:
         seat = self._turns.seat(context)
@@ -132,12 +133,21 @@ class OnnxClassifier:
         row = scores[model.worst(scores, model.config.labels.index(model.config.benign))]
         return tuple(float(value) for value in row)
 
-    def _open(self, model: str) -> NgramClassifier | SequenceClassifier:
-        path = self._models.path(model)
-        config = _classifier_config(model, path)
+    def _size(self, name: str) -> int:
+        self._config(name)  # a wrong model must not cost another its place
+        return self._models.size(name)
+
+    def _open(self, name: str) -> NgramClassifier | SequenceClassifier:
+        config, path = self._config(name), self._models.path(name)
         if isinstance(config, NgramClassifierConfig):
             return NgramClassifier(path, config)
         return SequenceClassifier(path, config, self._settings)
+
+    def _config(self, name: str) -> AnyClassifierConfig:
+        config = read_model_config(self._models.path(name))
+        if not isinstance(config, ClassifierConfig | NgramClassifierConfig):
+            raise _not_a_classifier(name)
+        return config
 
 
 class NgramClassifier:
@@ -247,13 +257,6 @@ def _check_text(text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise BadRequest("the text holds half of a surrogate pair, which is no character") from None
-
-
-def _classifier_config(model: str, path: Path) -> AnyClassifierConfig:
-    config = read_model_config(path)
-    if not isinstance(config, ClassifierConfig | NgramClassifierConfig):
-        raise _not_a_classifier(model)
-    return config
 
 
 def _not_a_classifier(model: str) -> BadRequest:

@@ -7,12 +7,13 @@ question about its last message, answered by `safe`, or by `unsafe` and a line o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import Field, field_validator
 
 from backends.config import Section
 from backends.context import CallContext
-from backends.errors import BadRequest, Unavailable
+from backends.errors import BadRequest, Unavailable, Unsupported
 from backends.generation import collect
 from backends.inference import ChatPrompt, GenerateRequest, Sampling
 from backends.ports import GuardModels, JsonObject, Resource
@@ -112,7 +113,11 @@ class LlamaGuardSafety:
             Sampling(repetition_penalty=1.0, max_tokens=_MAX_TOKENS),
             response_format=GrammarResponseFormat(bnf={"lark": grammar(codes)}),
         )
-        violated = parse(collect(generator.generate(context, request)).text, codes, model=name)
+        try:
+            events = generator.generate(context, request)
+        except Unsupported:  # an upstream without grammars: the answer is judged as strictly, but may be none
+            events = generator.generate(context, replace(request, response_format=None))
+        violated = parse(collect(events).text, codes, model=name)
         if not violated:
             return None
         metadata = {"violation_type": ",".join(violated)}

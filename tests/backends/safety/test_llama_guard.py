@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from backends.context import CallContext
 from backends.errors import BadRequest, Unavailable, UnknownReference, Unsupported
-from backends.inference import ChatPrompt
+from backends.inference import ChatPrompt, GenerateRequest, GenerationEvent
 from backends.onnx.grammar import GrammarCompiler
 from backends.safety.llama_guard import CATEGORIES, LlamaGuardSafety, LlamaGuardSettings, grammar
 from generated.models import (
@@ -94,6 +96,20 @@ def test_any_other_answer_is_an_error_that_does_not_quote_it(context: CallContex
     with pytest.raises(Unavailable, match="guard model 'guard' answered neither `safe` nor `unsafe`") as caught:
         guard(answer)[0].run(context, shield(), [ASK], {})
     assert "lock" not in str(caught.value)
+
+
+def test_an_upstream_without_grammars_is_asked_without_one(context: CallContext) -> None:
+    class Plain(ScriptedGenerator):
+        def generate(self, context: CallContext, request: GenerateRequest) -> Iterator[GenerationEvent]:
+            if request.response_format is not None:
+                raise Unsupported("a lark grammar is not supported")
+            return super().generate(context, request)
+
+    generator = Plain("unsafe\nS1", "Sure!")
+    safety = LlamaGuardSafety(LlamaGuardSettings(), ScriptedModels(generator))
+    assert safety.run(context, shield(), [ASK], {}) is not None
+    with pytest.raises(Unavailable):
+        safety.run(context, shield(), [ASK], {})
 
 
 def test_excluded_categories_are_neither_asked_about_nor_taken(context: CallContext) -> None:
