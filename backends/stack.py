@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from generated.models import ModelType
 
 log = logging.getLogger(__name__)
 
+ENGINE_ANSWERS_S = 30.0
+"""Seconds that a start waits for an engine to say whether it has the model of the default shield."""
 DEFAULT_SHIELD, DEFAULT_SHIELD_TYPE = "guardian", "inline::guardian"
 DEFAULT_MODELS: tuple[tuple[str, ModelType], ...] = ((DEFAULT_LLM, "llm"), (DEFAULT_EMBEDDING_MODEL, "embedding"))
 
@@ -119,7 +122,8 @@ def _tidy(backends: Backends) -> None:
             # A damaged model must not keep the others from being served.
             log.warning("default model %s is not registered: %s", model_id, error)
     try:
-        backends.shields.register_if_served(context, DEFAULT_SHIELD, DEFAULT_SHIELD_TYPE)
+        limited = CallContext(request_id="start", deadline=time.time() + ENGINE_ANSWERS_S)
+        backends.shields.register_if_served(limited, DEFAULT_SHIELD, DEFAULT_SHIELD_TYPE)
     except StackError as error:
         log.warning("default shield %s is not registered: %s", DEFAULT_SHIELD, error)
     try:
