@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from backends.errors import PayloadTooLarge
 from backends.generation import text_of
-from backends.ports import JsonObject
 from generated.models import CompletionMessage, Message, UserMessage
 
 MAX_CHARACTERS = 1_000_000
@@ -48,7 +47,7 @@ def _parts(message: Message, *, where: str) -> Iterator[str]:
             yield from strings_of(call.arguments)
 
 
-def strings_of(value: JsonObject | object) -> Iterator[str]:
+def strings_of(value: object) -> Iterator[str]:
     """Every string within a JSON value."""
     if isinstance(value, str):
         yield value
