@@ -19,6 +19,8 @@ ENGINE_TYPE = "inline::onnx"
 """The type of the inference providers that are engines of ours."""
 _IPC_ADDRESS = re.compile(r"ipc:///.+")
 _TCP_ADDRESS = re.compile(r"tcp://[^/\s]+:[1-9][0-9]{0,4}")
+DEFAULT_SAFETY = "guardian"
+"""The safety provider that is chosen where a request names none and the settings none either, if there is one."""
 INPROC = "inproc"
 """As `engine.address`: the engine runs within each process that calls it."""
 
@@ -106,12 +108,25 @@ class BackendSettings(Section):
         (
             ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx"),
             ProviderSettings(api="vector_io", provider_id="lancedb", provider_type="inline::lancedb"),
+            ProviderSettings(api="safety", provider_id="guardian", provider_type="inline::guardian"),
+            ProviderSettings(api="safety", provider_id="llama-guard", provider_type="inline::llama-guard"),
+            ProviderSettings(api="safety", provider_id="prompt-guard", provider_type="inline::prompt-guard"),
+            ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
         ),
         description="Who serves which API. A list given here replaces the default one as a whole.",
     )
     default_providers: dict[ApiName, str] = Field(
-        default_factory=dict, description="Provider per API for requests that name none, where an API has several."
+        default_factory=dict,
+        description="Provider per API for requests that name none, where an API has several. Safety takes one "
+        "called `guardian`.",
     )
+
+    @property
+    def chosen_providers(self) -> dict[ApiName, str]:
+        """The provider per API that is in force for requests that name none."""
+        if any((entry.api, entry.provider_id) == ("safety", DEFAULT_SAFETY) for entry in self.providers):
+            return {"safety": DEFAULT_SAFETY, **self.default_providers}
+        return self.default_providers
 
     @property
     def home(self) -> Path:

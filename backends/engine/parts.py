@@ -11,6 +11,7 @@ from backends.config import EngineSettings
 from backends.context import CallContext
 from backends.engine.control import ModelControl
 from backends.inference import GenerateRequest
+from backends.models.manifest import ModelKind
 from backends.onnx.scheduler import SchedulerStats
 from backends.onnx.sequence import SequenceEvents
 from backends.ports import Classifier, Embedder, TextGenerator
@@ -49,6 +50,7 @@ def open_parts(models: Path, settings: EngineSettings) -> EngineParts:
     """The engine on the models of a store. Raises Misconfigured."""
     from backends.engine.residents import Residents
     from backends.models.store import ModelStore
+    from backends.onnx.classifier import OnnxClassifier
     from backends.onnx.embedder import OnnxEmbedder
     from backends.onnx.generator import OnnxTextGenerator
     from backends.onnx.residency import Residency
@@ -57,10 +59,17 @@ def open_parts(models: Path, settings: EngineSettings) -> EngineParts:
     residency = Residency(settings.memory_mb * 1_000_000, settings.keep_alive_s)
     generator = OnnxTextGenerator(store, settings, residency=residency)
     embedder = OnnxEmbedder(store, settings, residency=residency)
+    classifier = OnnxClassifier(store, settings, residency=residency)
+    loaders: dict[ModelKind, Callable[[str], None]] = {
+        "llm": generator.load,
+        "embedding": embedder.load,
+        "classifier": classifier.load,
+    }
     return EngineParts(
         generator,
         embedder,
         lambda kind: [model.name for model in store.list() if model.manifest.kind == kind],
         generator.device,
-        control=Residents(store, residency, {"llm": generator.load, "embedding": embedder.load}),
+        classifier,
+        Residents(store, residency, loaders),
     )

@@ -14,7 +14,7 @@ from backends.errors import CorruptModel
 
 MANIFEST_FILE = "manifest.json"
 
-ModelKind = Literal["llm", "embedding"]
+ModelKind = Literal["llm", "embedding", "classifier"]
 Precision = Literal["int8", "int4", "fp16", "fp32"]
 
 
@@ -46,8 +46,9 @@ class ModelFile(_Record):
 class ModelMetadata(_Record):
     """What a caller must know before loading.
 
-    context_length: longest sequence in tokens. embedding_dimension: size of a vector, None for a generator.
-    kv_bytes_per_token: bytes of KV cache per token and sequence, None for an encoder. converter: who wrote the graph.
+    context_length: longest sequence in tokens (in words for a classifier of n-grams, which goes through a longer text
+    window by window). embedding_dimension: size of a vector, None where there is none. kv_bytes_per_token: bytes of KV
+    cache per token and sequence, None for an encoder. converter: who wrote the graph.
     """
 
     architecture: str

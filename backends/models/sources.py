@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from backends.errors import BadRequest, CorruptModel, Unsupported
 from backends.models.archives import check_digest, download_wheel, extract
@@ -28,7 +28,7 @@ from backends.models.manifest import (
     sha256_of,
 )
 from backends.models.progress import Progress
-from backends.onnx.config import MODEL_FILE, DecoderConfig, read_model_config
+from backends.onnx.config import MODEL_FILE, DecoderConfig, EncoderConfig, ModelConfig, read_model_config
 
 UNKNOWN_LICENCE = "unknown"
 DEFAULT_PRECISION: Precision = "int8"
@@ -36,6 +36,7 @@ _ENCODERS = {
     "bert"
 }  # `model_type` of config.json; every other type goes to the decoder's converter, which refuses by name
 GENAI_CONFIG = "genai_config.json"
+_CLASSIFIER = "ForSequenceClassification"  # how names in `architectures` end
 _FOLDER_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model", ".md"}
 _CARD_LICENCE = re.compile(r"\A---\n(?:(?!---).*\n)*?license:[ \t]*([A-Za-z0-9.+\-]{1,64})[ \t]*\n")
 
@@ -49,7 +50,7 @@ class Source(Protocol):
     identity: ModelSource
     default_name: str
     fixed_precision: Precision | None
-    """The precision that a converted folder has and cannot leave; None where any may be asked for."""
+    """The only precision that the model comes in; None where any may be asked for."""
 
     def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
         """Make the directory `target`, with a model in it as `backends/onnx/config.py` describes it.
@@ -62,10 +63,9 @@ class Source(Protocol):
 class PackageSource:
     """A model of the catalogue, inside a wheel."""
 
-    fixed_precision: Precision | None = None
-
     def __init__(self, model: PackagedModel) -> None:
         self._model = model
+        self.fixed_precision: Precision | None = "fp32" if model.kind == "classifier" else None
         self.kind = model.kind
         self.licence = model.licence
         self.defaults = model.defaults
@@ -107,7 +107,7 @@ class HuggingFaceFolderSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.kind: ModelKind = "embedding" if _model_type(path) in _ENCODERS else "llm"
+        self.kind = _folder_kind(path)
         self.licence = _card_licence(path) or UNKNOWN_LICENCE
         self.defaults: Mapping[str, float] = {}
         self.default_name = path.name
@@ -171,7 +171,7 @@ class ConvertedFolderSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         config = read_model_config(path)
-        self.kind: ModelKind = "llm" if isinstance(config, DecoderConfig) else "embedding"
+        self.kind: ModelKind = kind_of(config)
         self.fixed_precision: Precision | None = config.precision
         manifest = Manifest.read(path) if (path / MANIFEST_FILE).exists() else None
         self.licence = manifest.licence if manifest else UNKNOWN_LICENCE
@@ -231,18 +231,28 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: Opti
     raise BadRequest(f"unknown model {reference!r}; known: {known}; or the path of a .gguf file or of a model folder")
 
 
+def kind_of(config: ModelConfig) -> ModelKind:
+    """What a converted model is for."""
+    if isinstance(config, DecoderConfig):
+        return "llm"
+    return "embedding" if isinstance(config, EncoderConfig) else "classifier"
+
+
 def _convert(kind: ModelKind, weights: Path, target: Path, precision: Precision, progress: Progress) -> None:
     # Only here: a server whose models are pulled never converts, and the import takes as long as the rest of its start.
-    from backends.onnx.convert import convert_decoder, convert_encoder
+    from backends.onnx.convert import convert_classifier, convert_decoder, convert_encoder, convert_ngram_classifier
 
     report: Callable[[str, float], None] = lambda _, share: progress("convert", int(share * 1000), 1000)  # noqa: E731
     report("", 0.0)
     if kind == "llm":
         convert_decoder(weights, target, precision=precision, progress=report)
+    elif kind == "classifier" and weights.is_file():
+        convert_ngram_classifier(weights, target, progress=report)
     elif precision in ("int8", "fp32"):
-        convert_encoder(weights, target, precision=precision, progress=report)
+        convert = convert_classifier if kind == "classifier" else convert_encoder
+        convert(weights, target, precision=precision, progress=report)
     else:
-        raise Unsupported(f"an embedding model cannot be converted to {precision}; int8 and fp32 can")
+        raise Unsupported(f"an encoder cannot be converted to {precision}; int8 and fp32 can")
 
 
 def _folder_identity(folder: Path, suffixes: set[str]) -> ModelSource:
@@ -251,13 +261,24 @@ def _folder_identity(folder: Path, suffixes: set[str]) -> ModelSource:
     return ModelSource(kind="folder", name=folder.name, sha256=digest)
 
 
+def _folder_kind(folder: Path) -> ModelKind:
+    config = _folder_config(folder)
+    names = config.get("architectures")
+    if isinstance(names, list) and any(str(name).endswith(_CLASSIFIER) for name in names):
+        return "classifier"
+    return "embedding" if _model_type(folder) in _ENCODERS else "llm"
+
+
 def _model_type(folder: Path) -> str:
+    return str(_folder_config(folder).get("model_type", ""))
+
+
+def _folder_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CorruptModel("config.json", f"is not JSON: {error}") from error
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    return model_type if isinstance(model_type, str) else ""
+    return config if isinstance(config, dict) else {}
 
 
 def _card_licence(folder: Path) -> str | None:

@@ -38,7 +38,7 @@ from backends.models.manifest import (
 )
 from backends.models.progress import LoggedProgress, Progress
 from backends.models.sources import DEFAULT_PRECISION, Source, resolve
-from backends.onnx.config import DecoderConfig, read_model_config
+from backends.onnx.config import DecoderConfig, EncoderConfig, NgramClassifierConfig, read_model_config
 
 CONVERTER = "onnxstack 2"
 """Written into each manifest. Raise the number when converted files change: a pull then converts again."""
@@ -210,8 +210,8 @@ class ModelStore:
             recommended = {}
             metadata = ModelMetadata(
                 architecture=config.architecture,
-                context_length=config.max_tokens,
-                embedding_dimension=config.embedding_dimension,
+                context_length=config.window_words if isinstance(config, NgramClassifierConfig) else config.max_tokens,
+                embedding_dimension=config.embedding_dimension if isinstance(config, EncoderConfig) else None,
                 converter=CONVERTER,
             )
         progress("store", 0, 0)
@@ -313,7 +313,7 @@ def escape_name(name: str) -> str:
 def _effective_precision(source: Source, asked: Precision | None) -> Precision | None:
     if source.fixed_precision is None or asked in (None, source.fixed_precision):
         return asked
-    raise BadRequest(f"the folder is already converted to {source.fixed_precision} and cannot become {asked}")
+    raise BadRequest(f"{source.identity.name} comes as {source.fixed_precision} and cannot become {asked}")
 
 
 def _is_same(stored: StoredModel, source: Source, precision: Precision | None) -> bool:

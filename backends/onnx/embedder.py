@@ -151,4 +151,4 @@ def _encoder_config(model: str, path: Path) -> EncoderConfig:
 
 
 def _not_an_encoder(model: str) -> BadRequest:
-    return BadRequest(f"model {model!r} is a language model; embeddings need an embedding model")
+    return BadRequest(f"model {model!r} is no embedding model, and embeddings need one")

@@ -170,4 +170,4 @@ class OnnxTextGenerator:
 
 
 def _not_a_generator(model: str) -> BadRequest:
-    return BadRequest(f"model {model} is an embedding model; it does not generate text", where="/model_id")
+    return BadRequest(f"model {model} is no language model; it does not generate text", where="/model_id")

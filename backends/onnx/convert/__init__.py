@@ -1,8 +1,10 @@
 """Model files to ONNX graphs for the engine, with numpy and onnx only.
 
 `convert_decoder` takes a GGUF file or a Hugging Face folder of one of the architectures in `decoder.py`,
-`convert_encoder` a folder of a BERT sentence encoder, `import_genai` one that onnxruntime-genai built. All treat their
-source as untrusted and write a directory that appears whole or not at all; `backends/onnx/config.py` describes it.
+`convert_encoder` a folder of a BERT sentence encoder, `convert_classifier` one of a BERT classifier,
+`convert_ngram_classifier` the weights of a linear one, `import_genai` a folder that onnxruntime-genai built. All treat
+their source as untrusted and write a directory that appears whole or not at all; `backends/onnx/config.py` describes
+it.
 """
 
 from __future__ import annotations
@@ -11,14 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+from tokenizers import Tokenizer
+
 from backends.errors import CorruptModel
 from backends.onnx.config import (
     CHAT_TEMPLATE_FILE,
     DATA_FILE,
     MODEL_FILE,
+    NGRAMS_FILE,
     TOKENIZER_FILE,
+    ClassifierConfig,
     DecoderConfig,
     EncoderConfig,
+    NgramClassifierConfig,
     Precision,
     write_model_config,
 )
@@ -27,16 +35,26 @@ from backends.onnx.convert.decoder import DecoderSource
 from backends.onnx.convert.decoder_gguf import GgufDecoder
 from backends.onnx.convert.decoder_graph import DecoderGraph
 from backends.onnx.convert.decoder_huggingface import HuggingFaceDecoder
-from backends.onnx.convert.encoder import EncoderSource, longest_text, pooling_of, positive_integer
-from backends.onnx.convert.encoder_graph import EncoderGraph
+from backends.onnx.convert.encoder import ClassifierSource, EncoderSource, longest_text, pooling_of, positive_integer
+from backends.onnx.convert.encoder_graph import ClassifierGraph, EncoderGraph
 from backends.onnx.convert.exported_encoder import write_pooled
 from backends.onnx.convert.folder import ModelFolder
 from backends.onnx.convert.genai import GenaiFolder
 from backends.onnx.convert.gguf_file import GgufFile
 from backends.onnx.convert.graph import GraphBuilder
+from backends.onnx.convert.ngram_classifier import WINDOW_WORDS, NgramClassifierSource, build_ngram_graph
 from backends.onnx.convert.publish import published
+from backends.onnx.ngrams import Vocabulary
 
-__all__ = ["Progress", "convert_decoder", "convert_encoder", "import_encoder", "import_genai"]
+__all__ = [
+    "Progress",
+    "convert_classifier",
+    "convert_decoder",
+    "convert_encoder",
+    "convert_ngram_classifier",
+    "import_encoder",
+    "import_genai",
+]
 
 Progress = Callable[[str, float], None]
 """Called with the stage ("weights", "files", "done") and the share of the whole that is done, 0 to 1."""
@@ -162,10 +180,8 @@ def convert_encoder(
     report = progress or _silent
     folder = ModelFolder(source)
     encoder = EncoderSource(folder)
-    tokenizer = chat_files.folder_tokenizer(folder)
+    tokenizer = _tokenizer(folder, encoder)
     shape = encoder.shape
-    if tokenizer.get_vocab_size() > shape.vocab:
-        raise CorruptModel(TOKENIZER_FILE, f"has more tokens than the embedding has rows ({shape.vocab})")
     with published(target) as directory:
         with GraphBuilder(directory / MODEL_FILE, directory / DATA_FILE) as builder:
             EncoderGraph(builder, encoder, precision).build(lambda share: report("weights", 0.95 * share))
@@ -223,6 +239,90 @@ def import_encoder(source: Path, exported: Path, target: Path) -> None:
             pad_token_id=pad,
         )
         write_model_config(directory, encoder)
+
+
+def convert_classifier(
+    source: Path, target: Path, *, precision: Literal["int8", "fp32"] = "int8", progress: Progress | None = None
+) -> None:
+    """Write the BERT classifier in the Hugging Face folder `source` as the model directory `target`.
+
+    An existing `target` is replaced. The graph's inputs and `precision` are those of `convert_encoder`.
+
+    Output:
+        probabilities float32 [batch, labels]: softmax over the classifier's logits, of the pooled first token.
+
+    Raises:
+        Unsupported: the architecture or a feature is not one that this converter knows, or no label says that a text is
+        harmless; it is named. CorruptModel: the files contradict themselves or each other.
+    """
+    report = progress or _silent
+    folder = ModelFolder(source)
+    classifier = ClassifierSource(folder)
+    tokenizer = _tokenizer(folder, classifier)
+    shape = classifier.shape
+    with published(target) as directory:
+        with GraphBuilder(directory / MODEL_FILE, directory / DATA_FILE) as builder:
+            ClassifierGraph(builder, classifier, precision).build(lambda share: report("weights", 0.95 * share))
+            builder.save("classifier")
+        report("files", 0.95)
+        tokenizer.save(str(directory / TOKENIZER_FILE))
+        config = ClassifierConfig(
+            architecture="bert",
+            layers=shape.layers,
+            hidden=shape.hidden,
+            vocab=shape.vocab,
+            precision=precision,
+            labels=classifier.labels,
+            benign=classifier.benign,
+            max_tokens=shape.max_tokens,
+            pad_token_id=shape.pad_token_id,
+        )
+        write_model_config(directory, config)
+    report("done", 1.0)
+
+
+def convert_ngram_classifier(source: Path, target: Path, *, progress: Progress | None = None) -> None:
+    """Write the linear classifier in the file `source` as the model directory `target`.
+
+    An existing `target` is replaced. Everything is float32: the graph is a look-up, which blocks would not speed up.
+
+    Inputs of the graph, for the word n-grams and for the pieces of words; `backends/onnx/ngrams.py` makes them:
+        word_columns, piece_columns int64 [texts, words], [texts, pieces]: which n-grams occur, padded with 0.
+        word_counts, piece_counts float32, the same shapes: how often, 0 for padding.
+    Output:
+        probabilities float32 [texts, labels]: softmax of the linear scores of the unit TF-IDF vectors, with 1 + ln(n)
+        for a count n.
+
+    Raises:
+        Unsupported: another format, or a variant of it. CorruptModel: the file contradicts itself.
+    """
+    report = progress or _silent
+    linear = NgramClassifierSource(source)
+    with published(target) as directory:
+        with GraphBuilder(directory / MODEL_FILE, directory / DATA_FILE) as builder:
+            build_ngram_graph(builder, linear)
+            builder.save("ngram_classifier")
+        report("files", 0.95)
+        vocabulary = Vocabulary(linear.words, linear.pieces, linear.shortest, linear.longest)
+        (directory / NGRAMS_FILE).write_bytes(msgspec.json.encode(vocabulary))
+        config = NgramClassifierConfig(
+            architecture="tfidf-logistic",
+            precision="fp32",
+            labels=linear.labels,
+            benign=linear.benign,
+            window_words=WINDOW_WORDS,
+            window_stride=WINDOW_WORDS // 2,
+            window_score=linear.window_score,
+        )
+        write_model_config(directory, config)
+    report("done", 1.0)
+
+
+def _tokenizer(folder: ModelFolder, encoder: EncoderSource) -> Tokenizer:
+    tokenizer = chat_files.folder_tokenizer(folder)
+    if tokenizer.get_vocab_size() > encoder.shape.vocab:
+        raise CorruptModel(TOKENIZER_FILE, f"has more tokens than the embedding has rows ({encoder.shape.vocab})")
+    return tokenizer
 
 
 def _silent(stage: str, share: float) -> None:

@@ -14,6 +14,7 @@ from backends.onnx.convert.safetensors import FolderWeights
 CONFIG = "config.json"
 POOLING_CONFIG = "1_Pooling/config.json"
 MAX_LAYERS = 512
+HARMLESS = ("benign", "safe")
 
 _LAYER_MATRICES = {
     "q": "attention.self.query",
@@ -100,6 +101,55 @@ class EncoderSource:
 
     def _get(self, name: str) -> Float32:
         return self._weights.weight(self._prefix + name)
+
+
+class ClassifierSource(EncoderSource):
+    """The folder of a `BertForSequenceClassification`, opened and checked.
+
+    labels: lower case, by column. benign: the one among them that calls a text harmless.
+
+    Raises (constructor): as `EncoderSource`; Unsupported also where no label, or more than one, is such.
+    """
+
+    def __init__(self, folder: ModelFolder) -> None:
+        super().__init__(folder)
+        config = folder.json(CONFIG)
+        if config.get("problem_type") not in (None, "single_label_classification"):
+            raise Unsupported(f"problem_type {config['problem_type']!r}; a classifier must choose one label")
+        self.labels = _labels(config)
+        harmless = [label for label in self.labels if label in HARMLESS]
+        if len(harmless) != 1:
+            known = ", ".join(HARMLESS)
+            raise Unsupported(f"a classifier with the labels {', '.join(self.labels)[:200]}; one must be of {known}")
+        self.benign = harmless[0]
+        hidden = self.shape.hidden
+        for name, shape in {
+            f"{self._prefix}pooler.dense.weight": (hidden, hidden),
+            f"{self._prefix}pooler.dense.bias": (hidden,),
+            "classifier.weight": (len(self.labels), hidden),
+            "classifier.bias": (len(self.labels),),
+        }.items():
+            got = self._weights.shapes.get(name)
+            if got != shape:
+                raise CorruptModel(CONFIG, f"tensor {name} has the shape {got}, the configuration wants {shape}")
+
+    def pooler(self) -> tuple[Float32, Float32]:
+        """Matrix [hidden, hidden] and bias [hidden] between the first token's state and the head."""
+        return self._get("pooler.dense.weight"), self._get("pooler.dense.bias")
+
+    def head(self) -> tuple[Float32, Float32]:
+        """Matrix [labels, hidden] and bias [labels]."""
+        return self._weights.weight("classifier.weight"), self._weights.weight("classifier.bias")
+
+
+def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+    found = config.get("id2label")
+    if not isinstance(found, dict) or sorted(found) != sorted(str(i) for i in range(len(found))) or len(found) < 2:
+        raise CorruptModel(CONFIG, "id2label does not number two or more labels from 0")
+    labels = tuple(str(found[str(i)]).lower() for i in range(len(found)))
+    if len(set(labels)) != len(labels):
+        raise CorruptModel(CONFIG, "id2label has a label twice")
+    return labels
 
 
 def _shape(folder: ModelFolder, config: dict[str, Any]) -> EncoderShape:

@@ -1,10 +1,10 @@
-"""The ONNX graph of a BERT sentence encoder over ONNX Runtime's fused operators, pooled and normalised.
+"""The ONNX graph of a BERT encoder over ONNX Runtime's fused operators, with what makes a vector or labels of it.
 
-Inputs and the output are described at `convert_encoder`. In "int8" the products of the layers are integer products:
-weights are int8 with a scale per output, activations two digits of 8 bits each, so they lose nothing that shows. One
-digit would: a few channels are twenty times as large as all others (Dettmers et al. 2022, arXiv:2208.07339) and would
-take its resolution (cosine to fp32 0.98). The steps of the digits are fixed, from bounds that hold for every text, so
-a vector depends on no neighbour and on no calibration.
+Inputs and outputs are described at `convert_encoder` and `convert_classifier`. In "int8" the products of the layers are
+integer products: weights are int8 with a scale per output, activations two digits of 8 bits each, so they lose nothing
+that shows. One digit would: a few channels are twenty times as large as all others (Dettmers et al. 2022,
+arXiv:2208.07339) and would take its resolution (cosine to fp32 0.98). The steps of the digits are fixed, from bounds
+that hold for every text, so a vector depends on no neighbour and on no calibration.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from backends.onnx.convert.encoder import EncoderSource
+from backends.onnx.convert.encoder import ClassifierSource, EncoderSource
 from backends.onnx.convert.graph import MICROSOFT, GraphBuilder
 from backends.onnx.convert.quantise import Float32, to_int8_outputs
 
@@ -49,7 +49,7 @@ class Normed:
 
 
 class EncoderGraph:
-    """Adds one encoder to a builder."""
+    """Adds one sentence encoder to a builder."""
 
     def __init__(self, builder: GraphBuilder, source: EncoderSource, precision: Literal["int8", "fp32"]) -> None:
         self._graph = builder
@@ -58,18 +58,21 @@ class EncoderGraph:
         self._quantise = precision == "int8"
 
     def build(self, progress: Callable[[float], None]) -> None:
-        """Add everything from `input_ids` to `embedding`; `progress` gets the share that is done, 0 to 1."""
+        """Add everything from `input_ids` to the output; `progress` gets the share that is done, 0 to 1."""
         graph, shape = self._graph, self._shape
         graph.input("input_ids", np.int32, ["batch", "seq"])
         graph.input("attention_mask", np.int32, ["batch", "seq"])
-        graph.output("embedding", np.float32, ["batch", shape.hidden])
         x = self._embedding()
         normed = Normed(*self._source.embedding_norm())
         progress(1 / (shape.layers + 1))
         for layer in range(shape.layers):
             x, normed = self._layer(layer, x, normed)
             progress((layer + 2) / (shape.layers + 1))
-        graph.node("LpNormalization", [self._pooled(x)], output="embedding", axis=-1, p=2)
+        self._finish(x)
+
+    def _finish(self, x: str) -> None:
+        self._graph.output("embedding", np.float32, ["batch", self._shape.hidden])
+        self._graph.node("LpNormalization", [self._pooled(x)], output="embedding", axis=-1, p=2)
 
     def _embedding(self) -> str:
         graph, (words, positions) = self._graph, self._source.embeddings()
@@ -104,10 +107,14 @@ class EncoderGraph:
         """[batch, hidden]; a sum in place of the mean, since only the direction survives the normalisation."""
         graph = self._graph
         if self._shape.pooling == "cls":
-            return graph.node("Gather", [x, graph.constant("first", np.array(0, np.int64))], axis=1)
+            return self._first(x)
         axis = graph.constant("axis", np.array([1], np.int64))
         mask = graph.node("Unsqueeze", [graph.node("Cast", ["attention_mask"], to=1), axis])
         return graph.node("Squeeze", [graph.node("MatMul", [mask, x]), axis])
+
+    def _first(self, x: str) -> str:
+        """[batch, hidden]: the state of each text's first token."""
+        return self._graph.node("Gather", [x, self._graph.constant("first", np.array(0, np.int64))], axis=1)
 
     def _norm(self, terms: list[str], skip: str, layer: int, kind: str) -> tuple[str, Normed]:
         """The norm of the sum of `terms` and `skip`.
@@ -162,3 +169,21 @@ class EncoderGraph:
         rest = weight.copy()
         rest[:, largest] = 0
         return [product], rest
+
+
+class ClassifierGraph(EncoderGraph):
+    """Adds one classifier to a builder. Its head is small and stays float32."""
+
+    def __init__(self, builder: GraphBuilder, source: ClassifierSource, precision: Literal["int8", "fp32"]) -> None:
+        super().__init__(builder, source, precision)
+        self._head = source
+
+    def _finish(self, x: str) -> None:
+        graph = self._graph
+        graph.output("probabilities", np.float32, ["batch", len(self._head.labels)])
+        x = graph.node("Tanh", [self._dense("pooler", self._first(x), *self._head.pooler())])
+        graph.node("Softmax", [self._dense("classifier", x, *self._head.head())], output="probabilities", axis=-1)
+
+    def _dense(self, name: str, x: str, weight: Float32, bias: Float32) -> str:
+        product = self._graph.node("MatMul", [x, self._graph.constant(f"{name}.weight", weight.T)])
+        return self._graph.node("Add", [product, self._graph.constant(f"{name}.bias", bias)])

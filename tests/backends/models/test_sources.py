@@ -9,7 +9,7 @@ import gguf
 import pytest
 
 from backends.errors import BadRequest, CorruptModel
-from backends.models.catalog import CATALOG, DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
+from backends.models.catalog import CATALOG, DEFAULT_EMBEDDING_MODEL, DEFAULT_GUARD_MODEL, DEFAULT_LLM
 from backends.models.sources import resolve
 
 
@@ -24,7 +24,10 @@ def write_gguf(path: Path, licence: str | None = None) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "kind"), [(DEFAULT_LLM, "llm"), (DEFAULT_EMBEDDING_MODEL, "embedding")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(DEFAULT_LLM, "llm"), (DEFAULT_EMBEDDING_MODEL, "embedding"), (DEFAULT_GUARD_MODEL, "classifier")],
+)
 def test_a_default_model_is_pinned_to_one_archive(name: str, kind: str) -> None:
     source = resolve(name, CATALOG)
     assert (source.default_name, source.kind, source.licence) == (name, kind, "Apache-2.0")

@@ -37,6 +37,7 @@ from backends.onnx.embedder import OnnxEmbedder, batches
 from backends.onnx.encoder import OnnxEncoder
 from backends.ports import Embedder
 from tests.backends.engine.running import connected, engine_process
+from tests.backends.models.conftest import write_tiny_bert
 
 DEADLINE_S = 60.0
 SETTINGS = EngineSettings(threads=2)
@@ -173,6 +174,16 @@ def test_no_texts_give_no_vectors(embedder: Embedder, context: CallContext) -> N
     assert result.tokens == 0
 
 
+def test_a_model_that_pools_the_first_token_embeds_many_texts(tmp_path: Path, context: CallContext) -> None:
+    folder = write_tiny_bert(tmp_path / "tiny")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    store = ModelStore(tmp_path / "store")
+    store.pull(str(folder))
+    result = OnnxEmbedder(store, SETTINGS).embed(context, EmbedRequest("tiny", ("one", "two three", "four")))
+    assert result.vectors().shape == (3, 32)
+
+
 def test_many_texts_are_embedded_and_their_tokens_counted(embedder: Embedder, context: CallContext) -> None:
     result = embedder.embed(context, EmbedRequest(DEFAULT_EMBEDDING_MODEL, ("one two three",) * 1000))
     assert result.tokens == 1000 * 5  # with [CLS] and [SEP]
@@ -211,7 +222,7 @@ def test_a_model_that_is_not_there_is_an_unknown_reference(embedder: Embedder, c
 
 
 def test_a_language_model_does_not_embed(embedder: Embedder, context: CallContext) -> None:
-    with pytest.raises(BadRequest, match="is a language model"):
+    with pytest.raises(BadRequest, match="is no embedding model"):
         embedder.embed(context, EmbedRequest(DEFAULT_LLM, ("x",)))
 
 
