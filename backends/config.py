@@ -59,7 +59,10 @@ class EngineSettings(Section):
     max_context: int = Field(8192, ge=64, description="Tokens of KV cache per slot; the model's own limit if smaller.")
     prefill_chunk: int = Field(256, ge=16, description="Prompt tokens per run while nothing else decodes.")
     prefill_gap_ms: int = Field(
-        120, ge=1, description="Milliseconds that a step may spend on prompts while other sequences decode."
+        100,
+        ge=1,
+        description="Milliseconds that a step may spend on prompts while other sequences decode; up to "
+        "eight times as many while more wait than decode.",
     )
     prefix_cache_mb: int = Field(
         512, ge=0, description="Megabytes per model for the KV of prompts seen before; 0 reuses nothing. CPU only."

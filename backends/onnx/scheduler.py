@@ -227,7 +227,8 @@ class Scheduler:
                 self._abandon(self._vacate(slot))
 
     def _prefill(self) -> None:
-        budget = self._prefill_budget.tokens() if self._running else self._prefill_chunk
+        running = len(self._running)
+        budget = self._prefill_budget.tokens(running, self._admitted - running) if running else self._prefill_chunk
         while budget > 0:
             if self._prefilling is None and not self._admit():
                 return
