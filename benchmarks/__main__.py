@@ -71,7 +71,7 @@ def starts(models: Path, repeat: int) -> list[float]:
 
 def generation(models: Path, cache: Path, threads: int, repeat: int) -> list[Row]:
     """Decode, prefill and bursts: bare engine, our server and llama.cpp's, each load on each side in turns."""
-    loads = [Load.named(n) for n in ("single_stream", "four_short", "sixteen_short", "burst_mixed", "prefill_1000")]
+    loads = [Load.named(n) for n in ("four_short", "single_stream", "sixteen_short", "burst_mixed", "prefill_1000")]
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
     variants = llama_variants()
     gguf = peer_gguf(cache) if variants else None
