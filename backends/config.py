@@ -19,6 +19,8 @@ ENGINE_TYPE = "inline::onnx"
 """The type of the inference providers that are engines of ours."""
 _IPC_ADDRESS = re.compile(r"ipc:///.+")
 _TCP_ADDRESS = re.compile(r"tcp://[^/\s]+:[1-9][0-9]{0,4}")
+DEFAULT_SAFETY = "guardian"
+"""The safety provider that is chosen where a request names none and the settings none either, if there is one."""
 INPROC = "inproc"
 """As `engine.address`: the engine runs within each process that calls it."""
 
@@ -57,7 +59,10 @@ class EngineSettings(Section):
     max_context: int = Field(8192, ge=64, description="Tokens of KV cache per slot; the model's own limit if smaller.")
     prefill_chunk: int = Field(256, ge=16, description="Prompt tokens per run while nothing else decodes.")
     prefill_gap_ms: int = Field(
-        120, ge=1, description="Milliseconds that a step may spend on prompts while other sequences decode."
+        100,
+        ge=1,
+        description="Milliseconds that a step may spend on prompts while other sequences decode; up to "
+        "eight times as many while more wait than decode.",
     )
     prefix_cache_mb: int = Field(
         512, ge=0, description="Megabytes per model for the KV of prompts seen before; 0 reuses nothing. CPU only."
@@ -72,7 +77,7 @@ class EngineSettings(Section):
         0, ge=0, description="Megabytes of model files kept loaded, least recently used given up; 0 for no limit."
     )
     keep_alive_s: float = Field(0.0, ge=0, description="Seconds after which an idle model is unloaded; 0 for never.")
-    embed_batch_tokens: int = Field(512, ge=64, description="Padded tokens of one embedding run.")
+    embed_batch_tokens: int = Field(256, ge=64, description="Padded tokens of one embedding run.")
 
     @field_validator("address")
     @classmethod
@@ -135,13 +140,26 @@ class BackendSettings(Section):
         (
             ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx"),
             ProviderSettings(api="vector_io", provider_id="lancedb", provider_type="inline::lancedb"),
+            ProviderSettings(api="safety", provider_id="guardian", provider_type="inline::guardian"),
+            ProviderSettings(api="safety", provider_id="llama-guard", provider_type="inline::llama-guard"),
+            ProviderSettings(api="safety", provider_id="prompt-guard", provider_type="inline::prompt-guard"),
+            ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),
         description="Who serves which API. A list given here replaces the default one as a whole.",
     )
     default_providers: dict[ApiName, str] = Field(
-        default_factory=dict, description="Provider per API for requests that name none, where an API has several."
+        default_factory=dict,
+        description="Provider per API for requests that name none, where an API has several. Safety takes one "
+        "called `guardian`.",
     )
+
+    @property
+    def chosen_providers(self) -> dict[ApiName, str]:
+        """The provider per API that is in force for requests that name none."""
+        if any((entry.api, entry.provider_id) == ("safety", DEFAULT_SAFETY) for entry in self.providers):
+            return {"safety": DEFAULT_SAFETY, **self.default_providers}
+        return self.default_providers
 
     @property
     def home(self) -> Path:

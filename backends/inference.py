@@ -149,10 +149,14 @@ class ClassifyRequest:
 
 @dataclass(frozen=True, slots=True)
 class ClassifyResult:
-    """`scores[i][j]`: probability, 0..1, of `labels[j]` for text i."""
+    """`scores[i][j]`: probability, 0..1, of `labels[j]` for text i. benign: the label of a text that nobody need fear.
+
+    A text longer than the model looks at is split, and the row is that of its worst part.
+    """
 
     labels: tuple[str, ...]
     scores: tuple[tuple[float, ...], ...]
+    benign: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,16 @@ from backends.inference import (
     ModelLimits,
 )
 from backends.telemetry.records import Record
-from generated.models import URL, QueryCondition, Span, SpanWithStatus, ToolDef, Trace
+from generated.models import (
+    URL,
+    Message,
+    QueryCondition,
+    SafetyViolation,
+    Span,
+    SpanWithStatus,
+    ToolDef,
+    Trace,
+)
 
 JsonObject = dict[str, Any]
 
@@ -78,7 +87,10 @@ class Classifier(Service, Protocol):
     """Scores texts against a fixed set of labels."""
 
     def classify(self, context: CallContext, request: ClassifyRequest) -> ClassifyResult:
-        """One row of probabilities per text, in order. Raises UnknownReference, Overloaded."""
+        """One row of probabilities per text, in order; without a text, whether there is such a model.
+
+        Raises UnknownReference, BadRequest, Overloaded.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,3 +279,36 @@ class TelemetryStore(Service, Protocol):
 
     def sweep(self, max_rows: int) -> int:
         """Remove what has expired, and the oldest of each kind beyond about `max_rows`; how many rows that were."""
+
+
+class GuardModels(Protocol):
+    """The models that shields judge with."""
+
+    def generator(self, context: CallContext, model_id: str, *, where: str) -> tuple[TextGenerator, str]:
+        """What runs a registered LLM, and the provider's name of it. Raises UnknownReference, BadRequest."""
+
+    def classifier(self) -> Classifier:
+        """What runs classifiers. Raises NoProvider: no inference provider does."""
+
+
+class Safety(Protocol):
+    """A provider of shields: judges messages. Many threads may run the shields of one at a time."""
+
+    def check(self, context: CallContext, shield: Resource) -> None:
+        """Return if the shield, which is about to be registered, can be run.
+
+        Raises:
+            BadRequest: its `params` are wrong. UnknownReference: its model is not there.
+        """
+
+    def run(
+        self, context: CallContext, shield: Resource, messages: Sequence[Message], params: JsonObject
+    ) -> SafetyViolation | None:
+        """Judge a conversation, at least one message; None where there is nothing to object to.
+
+        params: options of this run over those of the shield. What cannot be judged is an error, never harmless.
+
+        Raises:
+            BadRequest: wrong `params`, or messages that the kind of shield cannot judge. UnknownReference: its model
+            is gone. Unsupported: an image. PayloadTooLarge, Overloaded, Unavailable.
+        """

@@ -13,7 +13,21 @@ from pydantic import ValidationError
 from backends.config import INPROC, MEMORY_URL, ApiName, BackendSettings, EngineSettings, ProviderSettings, Section
 from backends.errors import BadRequest, Misconfigured, NoProvider
 from backends.openai.settings import OpenAISettings
-from backends.ports import Embedder, Service, TelemetryStore, TextGenerator, ToolCatalog, VectorIndex
+from backends.ports import (
+    Classifier,
+    Embedder,
+    GuardModels,
+    Safety,
+    Service,
+    TelemetryStore,
+    TextGenerator,
+    ToolCatalog,
+    VectorIndex,
+)
+from backends.safety.code_scanner import CodeScannerSafety, CodeScannerSettings
+from backends.safety.guardian import GuardianSafety, GuardianSettings
+from backends.safety.llama_guard import LlamaGuardSafety, LlamaGuardSettings
+from backends.safety.prompt_guard import PromptGuardSafety, PromptGuardSettings
 from generated.models import ModelType
 
 APIS: tuple[ApiName, ...] = get_args(ApiName)
@@ -24,7 +38,7 @@ class Provider:
     """One provider and its ports: those that its API needs and its technology has.
 
     models: the names it knows of a model type, for messages; None where it takes any. device: where it computes and
-    why; None where that is no question.
+    why; None where that is no question. safety: its shields, given the models to judge with, which others have.
     """
 
     api: ApiName
@@ -32,11 +46,13 @@ class Provider:
     provider_type: str
     generator: TextGenerator | None = None
     embedder: Embedder | None = None
+    classifier: Classifier | None = None
     vectors: VectorIndex | None = None
     tools: ToolCatalog | None = None
     telemetry: TelemetryStore | None = None
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
+    safety: Callable[[GuardModels], Safety] | None = None
 
     @property
     def remote(self) -> bool:
@@ -45,7 +61,7 @@ class Provider:
 
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
-        for role in ("generator", "embedder", "vectors", "tools", "telemetry"):
+        for role in ("generator", "embedder", "classifier", "vectors", "tools", "telemetry"):
             service: Service | None = getattr(self, role)
             if service is not None:
                 yield f"{self.api}:{self.provider_id}:{role}", service
@@ -67,7 +83,7 @@ class Providers:
             a default that is no provider of its API.
         """
         known = FACTORIES if factories is None else factories
-        self._defaults = dict(settings.default_providers)
+        self._defaults = dict(settings.chosen_providers)
         self._providers: dict[ApiName, dict[str, Provider]] = {api: {} for api in APIS}
         check_providers(settings, known)
         try:
@@ -210,6 +226,7 @@ def _onnx_inference(settings: BackendSettings, entry: ProviderSettings) -> Provi
         entry.provider_type,
         generator=parts.generator,
         embedder=parts.embedder,
+        classifier=parts.classifier,
         models=parts.models,
         device=parts.device,
     )
@@ -218,7 +235,13 @@ def _onnx_inference(settings: BackendSettings, entry: ProviderSettings) -> Provi
 def _remote_inference(engine: EngineSettings, entry: ProviderSettings) -> Provider:
     from backends.engine.address import endpoint_of
     from backends.engine.client import EngineConnection
-    from backends.engine.remote import RemoteEmbedder, RemoteTextGenerator, remote_device, remote_models
+    from backends.engine.remote import (
+        RemoteClassifier,
+        RemoteEmbedder,
+        RemoteTextGenerator,
+        remote_device,
+        remote_models,
+    )
 
     connection = EngineConnection(endpoint_of(engine))
     return Provider(
@@ -227,6 +250,7 @@ def _remote_inference(engine: EngineSettings, entry: ProviderSettings) -> Provid
         entry.provider_type,
         generator=RemoteTextGenerator(connection),
         embedder=RemoteEmbedder(connection),
+        classifier=RemoteClassifier(connection),
         models=partial(remote_models, connection),
         device=partial(remote_device, connection),
     )
@@ -256,6 +280,7 @@ def _lance_vectors(settings: BackendSettings, entry: ProviderSettings) -> Provid
 
 
 def _memory_inference(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.classifier import MemoryClassifier
     from backends.memory.embedder import MemoryEmbedder
     from backends.memory.generator import MemoryTextGenerator
 
@@ -265,6 +290,7 @@ def _memory_inference(settings: BackendSettings, entry: ProviderSettings) -> Pro
         entry.provider_type,
         generator=MemoryTextGenerator(settings=settings.engine),
         embedder=MemoryEmbedder(),
+        classifier=MemoryClassifier(),
     )
 
 
@@ -296,6 +322,36 @@ def _memory_telemetry(_settings: BackendSettings, entry: ProviderSettings) -> Pr
     return Provider(entry.api, entry.provider_id, entry.provider_type, telemetry=MemoryTelemetryStore())
 
 
+def _safety(entry: ProviderSettings, open_: Callable[[GuardModels], Safety]) -> Provider:
+    return Provider(entry.api, entry.provider_id, entry.provider_type, safety=open_)
+
+
+def _guardian(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    options = GuardianSettings.model_validate(entry.config)
+    return _safety(entry, partial(GuardianSafety, options))
+
+
+def _llama_guard(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    options = LlamaGuardSettings.model_validate(entry.config)
+    return _safety(entry, partial(LlamaGuardSafety, options))
+
+
+def _prompt_guard(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    options = PromptGuardSettings.model_validate(entry.config)
+    return _safety(entry, partial(PromptGuardSafety, options))
+
+
+def _code_scanner(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    options = CodeScannerSettings.model_validate(entry.config)
+    return _safety(entry, partial(CodeScannerSafety, options))
+
+
+def _memory_safety(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.safety import MemorySafety
+
+    return _safety(entry, lambda _models: MemorySafety())
+
+
 def _memory_registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
     """Takes registrations of its kinds; running them needs ports that come with their API."""
     return Provider(entry.api, entry.provider_id, entry.provider_type)
@@ -310,7 +366,11 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("tool_runtime", "inline::memory"): _memory_tools,
     ("telemetry", "inline::sql"): _sql_telemetry,
     ("telemetry", "inline::memory"): _memory_telemetry,
-    ("safety", "inline::memory"): _memory_registry,
+    ("safety", "inline::guardian"): _guardian,
+    ("safety", "inline::llama-guard"): _llama_guard,
+    ("safety", "inline::prompt-guard"): _prompt_guard,
+    ("safety", "inline::code-scanner"): _code_scanner,
+    ("safety", "inline::memory"): _memory_safety,
     ("datasetio", "inline::memory"): _memory_registry,
     ("scoring", "inline::memory"): _memory_registry,
     ("eval", "inline::memory"): _memory_registry,
@@ -319,5 +379,9 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
 OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
     ("inference", "inline::onnx"): EngineSettings,
     ("inference", "remote::openai"): OpenAISettings,
+    ("safety", "inline::guardian"): GuardianSettings,
+    ("safety", "inline::llama-guard"): LlamaGuardSettings,
+    ("safety", "inline::prompt-guard"): PromptGuardSettings,
+    ("safety", "inline::code-scanner"): CodeScannerSettings,
 }
 """What `config` of a provider may hold, by API and type; a type without an entry takes nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from generated.models import ModelType
 
 log = logging.getLogger(__name__)
 
+ENGINE_ANSWERS_S = 30.0
+"""Seconds that a start waits for an engine to say whether it has the model of the default shield."""
+DEFAULT_SHIELD, DEFAULT_SHIELD_TYPE = "guardian", "inline::guardian"
 DEFAULT_MODELS: tuple[tuple[str, ModelType], ...] = ((DEFAULT_LLM, "llm"), (DEFAULT_EMBEDDING_MODEL, "embedding"))
 
 
@@ -72,7 +76,7 @@ def open_backends(
     factories: Mapping[tuple[ApiName, str], Factory] | None = None,
     spans_dropped: Callable[[int], None] = lambda _: None,
 ) -> Backends:
-    """Open everything the settings name, register the default models and drop what a kill left behind.
+    """Open everything the settings name, register the default models and shield, and drop what a kill left behind.
 
     Call it in the process that serves, after any fork. version: the server's, for `/v1/version`. factories: of the
     providers by API and type; all that ship if None. spans_dropped: told how many spans were lost, whenever some were.
@@ -96,7 +100,7 @@ def open_backends(
         store=store,
         providers=providers,
         models=models,
-        shields=Shields(store, providers),
+        shields=Shields(store, providers, models),
         vector_dbs=VectorDbs(store, providers, models),
         datasets=Datasets(store, providers),
         scoring_functions=ScoringFunctions(store, providers),
@@ -141,6 +145,11 @@ def _tidy(backends: Backends) -> None:
         except StackError as error:
             # A damaged model must not keep the others from being served.
             log.warning("default model %s is not registered: %s", model_id, error)
+    try:
+        limited = CallContext(request_id="start", deadline=time.time() + ENGINE_ANSWERS_S)
+        backends.shields.register_if_served(limited, DEFAULT_SHIELD, DEFAULT_SHIELD_TYPE)
+    except StackError as error:
+        log.warning("default shield %s is not registered: %s", DEFAULT_SHIELD, error)
     try:
         collected = backends.vector_dbs.collect(context)
     except StackError as error:

@@ -1,4 +1,6 @@
-"""`python -m benchmarks [generation embeddings vectors start] [--repeat N] [--json FILE]`: one command, one table.
+"""`python -m benchmarks [SECTION ...] [--repeat N] [--json FILE]`: one command, one table.
+
+Sections: generation, features, process, embeddings, vectors, start.
 
 Peers run on the same weights in the same run, taking turns with our side, and are left out (and said so) where they are
 not installed: `make bench` installs llama.cpp as a wheel and sentence-transformers; a native build of
@@ -12,18 +14,16 @@ import contextlib
 import os
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from backends.models.store import ModelStore
-from benchmarks import embeddings, vectors
+from benchmarks import embeddings, features, process, vectors
 from benchmarks.clients import llama_client, stack_client
 from benchmarks.loads import Ask, Load, Outcome, run
 from benchmarks.peers import llama_server, llama_variants
 from benchmarks.report import Row, show
-from benchmarks.sides import EMBEDDER, LLM, EngineProcess, stack_server
+from benchmarks.sides import EMBEDDER, LLM, EngineProcess, stack_server, token_counter
 from benchmarks.weights import original, peer_gguf
 
-SECTIONS = ("generation", "embeddings", "vectors", "start")
+SECTIONS = ("generation", "features", "process", "embeddings", "vectors", "start")
 
 
 def main() -> None:
@@ -46,6 +46,10 @@ def main() -> None:
     rows: list[Row] = []
     if "generation" in chosen:
         rows += generation(models, options.cache, options.threads, options.repeat)
+    if "features" in chosen:
+        rows += features.measure(models, threads=options.threads, repeat=options.repeat)
+    if "process" in chosen:
+        rows += process.measure(models, options.threads, options.repeat)
     if "embeddings" in chosen:
         weights = original(EMBEDDER, options.cache)
         rows += embeddings.measure(models, weights, threads=options.threads, repeat=options.repeat)
@@ -67,7 +71,7 @@ def starts(models: Path, repeat: int) -> list[float]:
 
 def generation(models: Path, cache: Path, threads: int, repeat: int) -> list[Row]:
     """Decode, prefill and bursts: bare engine, our server and llama.cpp's, each load on each side in turns."""
-    loads = [Load.named(n) for n in ("single_stream", "four_short", "sixteen_short", "burst_mixed", "prefill_1000")]
+    loads = [Load.named(n) for n in ("four_short", "single_stream", "sixteen_short", "burst_mixed", "prefill_1000")]
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
     variants = llama_variants()
     gguf = peer_gguf(cache) if variants else None
@@ -82,7 +86,7 @@ def generation(models: Path, cache: Path, threads: int, repeat: int) -> list[Row
                     continue
                 ask: Ask
                 if side == "http":
-                    url, _ = stack.enter_context(stack_server(models, ONNXSTACK_ENGINE__THREADS=str(threads)))
+                    url, _ = stack.enter_context(stack_server(models, **_cold(threads)))
                     ask = stack_client(url, LLM)
                 elif gguf is not None:
                     ask = llama_client(stack.enter_context(llama_server(side, gguf, threads=threads)))
@@ -92,20 +96,18 @@ def generation(models: Path, cache: Path, threads: int, repeat: int) -> list[Row
     return _generation_rows(models, loads, variants, outcomes)
 
 
+def _cold(threads: int) -> dict[str, str]:
+    """Settings of a server that reuses no prompt, as llama.cpp's here does not."""
+    return {"ONNXSTACK_ENGINE__THREADS": str(threads), "ONNXSTACK_ENGINE__PREFIX_CACHE_MB": "0"}
+
+
 def _generation_rows(
     models: Path, loads: list[Load], variants: list[str], outcomes: dict[tuple[str, str], list[Outcome]]
 ) -> list[Row]:
-    tokenizer = Tokenizer.from_file(str(ModelStore(models).path(LLM) / "tokenizer.json"))
-
-    def tokens(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+    tokens = token_counter(models)
 
     def speed(outcome: Outcome) -> float:
-        return sum(tokens(answer.text) for answer in outcome.answers) / outcome.wall_s
-
-    def first(outcome: Outcome) -> float:
-        ordered = sorted(answer.first_s for answer in outcome.answers)
-        return ordered[len(ordered) // 2]
+        return outcome.speed(tokens)
 
     rows = []
     goals = {"single_stream": ">= 1.0x", "sixteen_short": ">= 1.4x"}
@@ -125,8 +127,8 @@ def _generation_rows(
             ours = [speed(o) for o in engine]
             rows.append(Row(f"{load.name}, engine", "tokens/s", ours, name, peer, goals.get(load.name, "")))
             rows.append(Row(f"{load.name}, HTTP", "tokens/s", [speed(o) for o in http], name, peer))
-            firsts = [first(o) for o in peer_outcomes]
-            rows.append(Row(f"{load.name}, HTTP, first text p50", "s", [first(o) for o in http], name, firsts))
+            firsts = [o.first_s() for o in peer_outcomes]
+            rows.append(Row(f"{load.name}, HTTP, first text p50", "s", [o.first_s() for o in http], name, firsts))
         if load.name in ("sixteen_short", "burst_mixed"):
             served, bare = [speed(o) for o in http], [speed(o) for o in engine]
             rows.append(Row(f"{load.name}, HTTP beside engine", "tokens/s", served, "engine", bare, ">= 0.85x"))

@@ -44,6 +44,15 @@ class Outcome:
     wall_s: float
     answers: list[Answer]
 
+    def speed(self, tokens: Callable[[str], int]) -> float:
+        """Tokens per second of all answers together. tokens: counts those of a text."""
+        return sum(tokens(answer.text) for answer in self.answers) / self.wall_s
+
+    def first_s(self) -> float:
+        """Median seconds to the first text."""
+        ordered = sorted(answer.first_s for answer in self.answers)
+        return ordered[len(ordered) // 2]
+
 
 Ask = Callable[[str, int], Answer]
 """Send one prompt with its token limit and read the whole streamed answer."""

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import structlog
+from tokenizers import Tokenizer
 
 from backends.config import EngineSettings
 from backends.context import CallContext
@@ -52,6 +53,12 @@ def engine_client(generator: OnnxTextGenerator) -> Ask:
         return Answer("".join(texts), first_s or total_s, total_s)
 
     return ask
+
+
+def token_counter(models: Path) -> Callable[[str], int]:
+    """Counts the tokens of a text as the model reads it."""
+    tokenizer = Tokenizer.from_file(str(ModelStore(models).path(LLM) / "tokenizer.json"))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 class EngineProcess:
@@ -110,7 +117,7 @@ def main() -> None:
     """The engine process."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     models, threads = Path(sys.argv[1]), int(sys.argv[2])
-    generator = OnnxTextGenerator(ModelStore(models), EngineSettings(threads=threads))
+    generator = OnnxTextGenerator(ModelStore(models), EngineSettings(threads=threads, prefix_cache_mb=0))
     ask = engine_client(generator)
     ask("Hello.", 4)
     for line in sys.stdin:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from backends.errors import NotBuilt
 from generated.models import RunShieldRequest, RunShieldResponse
 from handlers.call import Call
 
 
 def run_shield(call: Call, body: RunShieldRequest) -> RunShieldResponse:
-    """POST /v1/safety/run-shield"""
-    raise NotBuilt("run_shield")
+    """Judge a conversation by a registered shield; no violation where there is nothing to object to."""
+    violation = call.backends.shields.run(call.context, body.shield_id, body.messages, body.params)
+    return RunShieldResponse(violation=violation)

@@ -10,14 +10,17 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from server.cli_options import ConfigOption, DataOption, console, errors, settings_of
+from server import cli_engines
+from server.cli_options import ConfigOption, DataOption, console, errors, print_table, settings_of, size_text
 
 if TYPE_CHECKING:
     from backends.models.progress import Progress as Report
     from backends.models.progress import Stage
     from backends.models.store import ModelStore
 
-app = typer.Typer(no_args_is_help=True, help="Models: list, pull, show, remove.")
+app = typer.Typer(no_args_is_help=True, help="Models: list, pull, show, remove; loaded ones: ps, load, unload.")
+for verb in (cli_engines.ps, cli_engines.load, cli_engines.unload):
+    app.command()(verb)
 
 _STAGES = {
     "wait": "waiting for another pull",
@@ -48,21 +51,18 @@ def list_models(config: ConfigOption = None, data_dir: DataOption = None) -> Non
     table = Table("name", "kind", "precision", "size", "licence", "state", box=None, pad_edge=False)
     for model in stored:
         manifest = model.manifest
-        table.add_row(model.name, manifest.kind, manifest.precision, _size(manifest.size), manifest.licence, "here")
+        table.add_row(model.name, manifest.kind, manifest.precision, size_text(manifest.size), manifest.licence, "here")
     for known in CATALOG.values():
         if known.name not in {model.name for model in stored}:
             table.add_row(known.name, known.kind, "", "", known.licence, "not pulled")
-    if console.is_terminal:
-        console.print(table)
-    else:  # plain, tab-separated columns for other programs
-        for row in zip(*(column.cells for column in table.columns), strict=True):
-            typer.echo("\t".join(str(cell) for cell in row))
+    print_table(table)
 
 
 @app.command()
 def pull(
     reference: Annotated[
-        str, typer.Argument(help="A name of the catalogue, a GGUF file, a Hugging Face folder or a converted folder.")
+        str,
+        typer.Argument(help="A name of the catalogue, hf:org/name, a GGUF file, a model folder."),
     ],
     name: Annotated[str | None, typer.Option(help="What to call it.", show_default=False)] = None,
     precision: Annotated[
@@ -81,7 +81,7 @@ def pull(
     with shown_progress(name or reference) as report:
         model = store.pull(reference, name=name, precision=precision, progress=report)  # type: ignore[arg-type]
     manifest = model.manifest
-    console.print(f"{model.name}: {manifest.precision}, {_size(manifest.size)}, licence {manifest.licence}, ready")
+    console.print(f"{model.name}: {manifest.precision}, {size_text(manifest.size)}, licence {manifest.licence}, ready")
 
 
 @app.command()
@@ -91,7 +91,15 @@ def show(
     data_dir: DataOption = None,
 ) -> None:
     """Print the manifest of a model: source, licence, files with sha256, limits."""
-    typer.echo(_store(config, data_dir).get(name).manifest.to_json(), nl=False)
+    manifest = _store(config, data_dir).get(name).manifest
+    typer.echo(manifest.to_json(), nl=False)
+    limits = manifest.metadata
+    if limits.kv_bytes_per_token is not None:
+        whole = limits.kv_bytes_per_token * limits.context_length
+        errors.print(
+            f"{size_text(manifest.size)} of files; KV cache: {limits.kv_bytes_per_token:,} bytes per token of each "
+            f"sequence, {size_text(whole)} at the full {limits.context_length:,} tokens"
+        )
 
 
 @app.command("rm")
@@ -115,7 +123,7 @@ def shown_progress(model: str) -> Iterator[Report]:
             nonlocal last
             if stage != last:
                 last = stage
-                size = f" ({_size(total)})" if stage in ("fetch", "unpack") and total else ""
+                size = f" ({size_text(total)})" if stage in ("fetch", "unpack") and total else ""
                 errors.print(f"{model}: {_STAGES[stage]}{size}")
 
         yield tell
@@ -139,7 +147,3 @@ def shown_progress(model: str) -> Iterator[Report]:
         yield draw
         for task in tasks.values():
             bars.update(task, total=1, completed=1)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.0f} MB" if count >= 1_000_000 else f"{count / 1e3:.0f} kB"

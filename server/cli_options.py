@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from server.settings import Settings, load_settings
 
@@ -20,6 +21,20 @@ DataOption = Annotated[
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """A table on a terminal; plain, tab-separated columns for other programs elsewhere."""
+    if console.is_terminal:
+        console.print(table)
+    else:
+        for row in zip(*(column.cells for column in table.columns), strict=True):
+            typer.echo("\t".join(str(cell) for cell in row))
+
+
+def size_text(count: int) -> str:
+    """Bytes, for people."""
+    return f"{count / 1e6:.0f} MB" if count >= 1_000_000 else f"{count / 1e3:.0f} kB"
 
 
 def nested(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -37,18 +37,21 @@ def run_engine(settings: Settings, provider_id: str | None, address: str | None)
     check_providers(backends)
     engine = engine_settings(backends, _provider(settings, provider_id))
     if address is not None:
-        engine = _at(address, engine)
+        engine = at_address(address, engine)
     if engine.address in ("", INPROC):
         raise BadRequest("give an address that servers can reach: --address ipc:///path or --address tcp://host:port")
     endpoint = endpoint_of(engine)
     log = get_logger("onnxstack")
-    with EngineServer(endpoint, open_parts(backends.models, engine)):
+    with EngineServer(endpoint, open_parts(backends.models, engine)) as server:
         log.info("engine ready", address=engine.address, release=__version__)
-        stop.wait()
+        while not stop.wait(1.0):
+            if not server.alive():  # its log says why; whoever keeps us starts the next
+                sys.exit(1)
     log.info("engine stopped", address=engine.address)
 
 
-def _at(address: str, engine: EngineSettings) -> EngineSettings:
+def at_address(address: str, engine: EngineSettings) -> EngineSettings:
+    """The settings with the address that an option gave. Raises BadRequest."""
     try:
         return EngineSettings.model_validate({**engine.model_dump(), "address": address})
     except ValidationError as error:

@@ -11,14 +11,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
-from backends.config import ENGINE_TYPE, INPROC, BackendSettings, ProviderSettings
-from server.held_directory import HeldDirectory
+from backends.config import ENGINE_TYPE, INPROC, BackendSettings, EngineSettings, ProviderSettings
+from server.held_directory import HeldDirectory, is_held
 from server.processes import ENGINES_VARIABLE, PARENT_VARIABLE
 
 PREFIX = "engine-"
 _LONGEST = len(f"{PREFIX}12345678/10000")
+_OWNER_FILE = "engines.json"
+"""In the directory of the sockets: `{"data_dir": ..., "engines": {provider id: address}}`, for who looks for them."""
 STOP_S = 20.0
+_OWN = ("", INPROC)
+"""Addresses that mean no engine of somebody else."""
 
 
 class Engines:
@@ -40,6 +45,8 @@ class Engines:
         self._directory = HeldDirectory(socket_parent(settings.home / "run", _LONGEST), PREFIX)
         addresses = {entry.provider_id: f"ipc://{self._directory.path / str(index)}" for index, entry in own}
         os.environ[ENGINES_VARIABLE] = json.dumps(addresses)
+        owner = {"data_dir": str(settings.home.resolve()), "engines": addresses}
+        (self._directory.path / _OWNER_FILE).write_text(json.dumps(owner), "utf-8")
         environ = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         for provider_id, address in addresses.items():
             command = (sys.executable, "-m", "server.keeper", provider_id, address)
@@ -72,10 +79,29 @@ def with_addresses(settings: BackendSettings, environ: Mapping[str, str]) -> Bac
     return settings.model_copy(update={"providers": tuple(providers)})
 
 
+def running_engines(settings: BackendSettings) -> Iterator[tuple[str, EngineSettings]]:
+    """The engines of these settings by provider: those that servers of this data directory have started and that have
+    not ended, and those at an address of the settings, which may be there or not."""
+    from backends.engine.address import socket_parent
+    from backends.providers import engine_settings
+
+    for entry in settings.providers:
+        if entry.provider_type == ENGINE_TYPE and (engine := engine_settings(settings, entry)).address not in _OWN:
+            yield entry.provider_id, engine
+    for directory in sorted(socket_parent(settings.home / "run", _LONGEST).glob(f"{PREFIX}*")):
+        if not is_held(directory):
+            continue
+        with suppress(FileNotFoundError):  # it ends or begins at this moment
+            owner = json.loads((directory / _OWNER_FILE).read_text("utf-8"))
+            if owner["data_dir"] == str(settings.home.resolve()):
+                for provider_id, address in owner["engines"].items():
+                    yield provider_id, settings.engine.model_copy(update={"address": address})
+
+
 def runs_models(settings: BackendSettings) -> bool:
     """Whether any provider needs this machine's model store: an engine of its own, or one within the workers."""
     return any(
-        entry.provider_type == ENGINE_TYPE and entry.config.get("address", settings.engine.address) in ("", INPROC)
+        entry.provider_type == ENGINE_TYPE and entry.config.get("address", settings.engine.address) in _OWN
         for entry in settings.providers
     )
 

@@ -16,7 +16,7 @@ class HeldDirectory:
     def __init__(self, parent: Path, prefix: str) -> None:
         parent.mkdir(parents=True, exist_ok=True)
         for left_over in parent.glob(f"{prefix}*"):
-            if not _is_held(left_over):
+            if not is_held(left_over):
                 shutil.rmtree(left_over, ignore_errors=True)
         # Locked before it gets its name, so that nobody takes it for left over.
         unnamed = Path(tempfile.mkdtemp(prefix="new-", dir=parent))
@@ -30,7 +30,8 @@ class HeldDirectory:
         os.close(self._lock)
 
 
-def _is_held(directory: Path) -> bool:
+def is_held(directory: Path) -> bool:
+    """Whether a process that lives holds it."""
     try:
         descriptor = os.open(directory / "lock", os.O_RDWR)
     except OSError:

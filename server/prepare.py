@@ -46,10 +46,10 @@ def _refuse(error: StackError | OSError) -> NoReturn:
 
 def missing_models(settings: Settings) -> list[str]:
     """Names of the default models that are not in the store although a provider serves them."""
-    from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
+    from backends.models.catalog import DEFAULT_MODELS
     from backends.models.store import ModelStore
 
     if not runs_models(settings.backends):
         return []
     store = ModelStore(settings.models)
-    return [name for name in (DEFAULT_LLM, DEFAULT_EMBEDDING_MODEL) if name not in store]
+    return [name for name in DEFAULT_MODELS if name not in store]

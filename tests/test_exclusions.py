@@ -19,6 +19,9 @@ def test_passes(): ...
 
 @pytest.mark.slow
 def test_slow(): ...
+
+@pytest.mark.export
+def test_with_torch(): ...
 """
 
 
@@ -47,7 +50,7 @@ def _in_ci(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None
 def test_a_run_that_leaves_out_what_is_committed_passes(pytester: pytest.Pytester) -> None:
     result = run(pytester, skipped=1, xfailed=1)
     assert result.ret == 0
-    result.assert_outcomes(passed=1, skipped=1, xfailed=1, deselected=1)
+    result.assert_outcomes(passed=1, skipped=1, xfailed=1, deselected=2)
 
 
 def test_one_more_skipped_test_fails_the_run_and_is_named(pytester: pytest.Pytester) -> None:
@@ -79,5 +82,6 @@ def test_a_run_of_some_tests_is_not_compared(pytester: pytest.Pytester) -> None:
     assert run(pytester, "-k", "skipped").ret == 0
 
 
-def test_slow_tests_run_when_asked_for(pytester: pytest.Pytester) -> None:
-    run(pytester, "--slow", skipped=1, xfailed=1).assert_outcomes(passed=2, skipped=1, xfailed=1)
+@pytest.mark.parametrize("option", ["--slow", "--export"])
+def test_tests_of_another_tier_run_when_asked_for(pytester: pytest.Pytester, option: str) -> None:
+    run(pytester, option, skipped=1, xfailed=1).assert_outcomes(passed=2, skipped=1, xfailed=1)

@@ -9,7 +9,9 @@ from typing import Protocol
 
 from backends.config import EngineSettings
 from backends.context import CallContext
+from backends.engine.control import ModelControl
 from backends.inference import GenerateRequest
+from backends.models.manifest import ModelKind
 from backends.onnx.scheduler import SchedulerStats
 from backends.onnx.sequence import SequenceEvents
 from backends.ports import Classifier, Embedder, TextGenerator
@@ -27,13 +29,15 @@ class StepGenerator(TextGenerator, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
-    """models: the names it has of a model type. device: where it computes and why."""
+    """models: the names it has of a model type. device: where it computes and why. control: None where models are not
+    loaded one by one."""
 
     generator: StepGenerator
     embedder: Embedder
     models: Callable[[ModelType], Sequence[str]]
     device: Callable[[], str]
     classifier: Classifier | None = None
+    control: ModelControl | None = None
 
     def close(self) -> None:
         """Close every part."""
@@ -44,7 +48,9 @@ class EngineParts:
 
 def open_parts(models: Path, settings: EngineSettings) -> EngineParts:
     """The engine on the models of a store. Raises Misconfigured."""
+    from backends.engine.residents import Residents
     from backends.models.store import ModelStore
+    from backends.onnx.classifier import OnnxClassifier
     from backends.onnx.embedder import OnnxEmbedder
     from backends.onnx.generator import OnnxTextGenerator
     from backends.onnx.residency import Residency
@@ -52,9 +58,18 @@ def open_parts(models: Path, settings: EngineSettings) -> EngineParts:
     store = ModelStore(models)
     residency = Residency(settings.memory_mb * 1_000_000, settings.keep_alive_s)
     generator = OnnxTextGenerator(store, settings, residency=residency)
+    embedder = OnnxEmbedder(store, settings, residency=residency)
+    classifier = OnnxClassifier(store, settings, residency=residency)
+    loaders: dict[ModelKind, Callable[[str], None]] = {
+        "llm": generator.load,
+        "embedding": embedder.load,
+        "classifier": classifier.load,
+    }
     return EngineParts(
         generator,
-        OnnxEmbedder(store, settings, residency=residency),
+        embedder,
         lambda kind: [model.name for model in store.list() if model.manifest.kind == kind],
         generator.device,
+        classifier,
+        Residents(store, residency, loaders),
     )

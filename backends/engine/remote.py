@@ -9,6 +9,7 @@ import msgspec
 from backends import wire
 from backends.context import CallContext
 from backends.engine.client import EngineConnection
+from backends.engine.control import LoadedModel
 from backends.errors import StackError, Unavailable
 from backends.inference import (
     ClassifyRequest,
@@ -23,6 +24,8 @@ from backends.onnx.scheduler import SchedulerStats
 from generated.models import ModelType
 
 PING_S = 2.0
+LOAD_S = 900.0
+"""Seconds that a large model may take from a slow disk."""
 
 
 class RemoteTextGenerator:
@@ -99,6 +102,22 @@ def remote_device(connection: EngineConnection) -> str:
         return connection.ask("device", timeout_s=PING_S).decode()
     except StackError as error:
         return f"unknown: {error.message}"
+
+
+class RemoteModels:
+    """Control of the engine's models. Errors are those of `ModelControl`, and Unavailable: there is no engine."""
+
+    def __init__(self, connection: EngineConnection) -> None:
+        self._connection = connection
+
+    def list(self) -> list[LoadedModel]:
+        return msgspec.msgpack.decode(self._connection.ask("residents"), type=list[LoadedModel])
+
+    def load(self, name: str) -> None:
+        self._connection.ask("load", name, timeout_s=LOAD_S)
+
+    def unload(self, name: str) -> None:
+        self._connection.ask("unload", name)
 
 
 def _ping(connection: EngineConnection, method: str) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from threading import Thread
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from backends import wire
 from backends.context import CallContext
 from backends.engine import messages
 from backends.engine.address import CurveKeys, Endpoint, ipc_path, refuse_taken
+from backends.engine.control import ModelControl
 from backends.engine.messages import Answer, Call, Cancel, Goodbye, Hello, Refused, Welcome
 from backends.engine.outbox import CallSink, Outbox
 from backends.engine.parts import EngineParts
@@ -87,6 +89,9 @@ class EngineServer:
             "classifier.ping": lambda *_: _pong(self._classifier()),
             "stats": lambda _, data: messages.encode(parts.generator.stats()),
             "device": lambda _, data: parts.device().encode(),
+            "residents": lambda *_: messages.encode(self._control().list()),
+            "load": self._load,
+            "unload": self._unload,
             "models": lambda _, data: messages.encode(list(parts.models(data.decode()))),  # type: ignore[arg-type]
         }
         self._context = zmq.Context()
@@ -107,6 +112,10 @@ class EngineServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def alive(self) -> bool:
+        """Whether anything is heard here."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """End what runs with Unavailable, tell the clients so, and release everything."""
@@ -176,7 +185,10 @@ class EngineServer:
                 self._handle(identity, messages.decode_request(b"".join(frames)))
             except Exception as error:  # whatever a stranger sends, the others are served
                 log.warning("a message that is none was dropped", reason=str(error))
-                self._send(identity, messages.encode(Refused(f"the engine is release {self._release}")))
+                self._send(
+                    identity,
+                    messages.encode(Refused(f"the engine, release {self._release}, understands no such message")),
+                )
 
     def _handle(self, identity: bytes, request: messages.Request) -> None:
         client = self._clients.get(identity)
@@ -241,8 +253,8 @@ class EngineServer:
                     del client.calls[call]
 
     def _probe(self) -> None:
-        for client in [client for client in self._clients.values() if client.calls]:
-            self._send(client.identity, _PROBE)
+        for identity in list(self._clients):
+            self._send(identity, _PROBE)
 
     def _send(self, identity: bytes, message: bytes) -> bool:
         """False when the client has no room. One that has gone is dropped."""
@@ -277,8 +289,9 @@ class EngineServer:
     def _generate(self, client: _Client, call: Call, running: _Running) -> None:
         outbox = client.outbox
         try:
-            request = wire.generate_request.decode(call.argument)
-            running.events = self._parts.generator.generate(running.context, request)
+            with _logged(running.context):
+                request = wire.generate_request.decode(call.argument)
+                running.events = self._parts.generator.generate(running.context, request)
         except Exception as error:
             outbox.put(call.number, _failure(call, error))
             outbox.flush()
@@ -292,7 +305,8 @@ class EngineServer:
             method = self._methods.get(call.method)
             if method is None:
                 raise StackError(f"the engine knows no {call.method!r}")
-            answer = method(running.context, call.argument)
+            with _logged(running.context):
+                answer = method(running.context, call.argument)
         except Exception as error:
             answer = _failure(call, error)
         client.outbox.put(call.number, answer)
@@ -309,9 +323,27 @@ class EngineServer:
             raise Unavailable("this engine has no classifier", retry_after_s=None)
         return self._parts.classifier
 
+    def _load(self, _: CallContext, name: bytes) -> bytes:
+        self._control().load(name.decode())
+        return b""
+
+    def _unload(self, _: CallContext, name: bytes) -> bytes:
+        self._control().unload(name.decode())
+        return b""
+
+    def _control(self) -> ModelControl:
+        if self._parts.control is None:
+            raise Unavailable("this engine does not load models one by one", retry_after_s=None)
+        return self._parts.control
+
 
 _PROBE = messages.encode(messages.Probe())
 _STOPPING = Unavailable("the engine is stopping; the request was not completed")
+
+
+def _logged(context: CallContext) -> AbstractContextManager[None]:
+    """Lines of the log that are written meanwhile have the id of the request."""
+    return structlog.contextvars.bound_contextvars(request_id=context.request_id)
 
 
 def _failure(call: Call, error: Exception) -> StackError:

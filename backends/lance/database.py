@@ -150,7 +150,10 @@ class _Session:
 
     async def run(self, name: str, operation: Callable[[ChunkTable], Awaitable[T]]) -> T:
         async def attempt() -> T:
-            return await operation(await self._open(name))
+            known = self.tables.get(name)
+            if known is not None:
+                await known.refresh()
+            return await operation(known or await self._open(name))
 
         return await self._guarded(name, attempt)
 

@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from backends.errors import Unavailable
 from backends.ports import ScoredChunk, VectorChunk
 from backends.vector_rows import VectorRow, score_of
 
 # No row is without expiry for the filter: typed expressions know no IS NULL.
 NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 DISTANCE = "_distance"
-RESULT = ["document_id", "content", "metadata", "expires_at", DISTANCE]
+# Each further column of an answer costs more than half a millisecond: all that a query returns lies in one.
+PAYLOAD = "payload"
+RESULT = [PAYLOAD, DISTANCE]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def schema(dimension: int) -> pa.Schema:
-    """The columns of a vector table. text: what a full-text index covers; content, metadata: JSON text."""
+    """The columns of a vector table.
+
+    document_id, expires_at: for filters. text: what a full-text index covers. payload: the chunk, as the JSON text
+    `[document id, content, metadata, expiry in microseconds since 1970 or null]`.
+    """
     text = pa.string()
     return pa.schema(
         [
             pa.field("id", text, nullable=False),
             pa.field("document_id", text, nullable=False),
             pa.field("text", text, nullable=False),
-            pa.field("content", text, nullable=False),
-            pa.field("metadata", text, nullable=False),
+            pa.field(PAYLOAD, text, nullable=False),
             pa.field("expires_at", pa.timestamp("us", "UTC"), nullable=False),
             pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
         ]
@@ -37,7 +45,17 @@ def schema(dimension: int) -> pa.Schema:
 
 
 def dimension_of(columns: pa.Schema) -> int:
-    """Dimensions of the table's vectors."""
+    """Dimensions of the table's vectors.
+
+    Raises:
+        Unavailable: the table was written by a release that keeps other columns.
+    """
+    missing = [name for name in schema(1).names if name not in columns.names]
+    if missing:
+        raise Unavailable(
+            f"the vector table lacks the column {missing[0]}: another release wrote it; insert the documents anew",
+            retry_after_s=None,
+        )
     size: int = columns.field("vector").type.list_size
     return size
 
@@ -49,8 +67,7 @@ def to_arrow(ids: Sequence[str], rows: Sequence[VectorRow], vectors: NDArray[np.
         ids,
         [row.document_id for row in rows],
         [row.text for row in rows],
-        [row.content for row in rows],
-        [row.metadata for row in rows],
+        [_payload(row) for row in rows],
         [row.expires_at or NEVER for row in rows],
     ]
     fields = schema(dimension)
@@ -61,15 +78,19 @@ def to_arrow(ids: Sequence[str], rows: Sequence[VectorRow], vectors: NDArray[np.
 
 def from_arrow(found: pa.Table) -> list[ScoredChunk]:
     """The chunks of a search with their cosine similarities, in its order."""
+    payloads, distances = found.column(PAYLOAD).to_pylist(), found.column(DISTANCE).to_pylist()
     return [
-        ScoredChunk(
-            VectorChunk(
-                json.loads(row["content"]),
-                json.loads(row["metadata"]),
-                row["document_id"],
-                None if row["expires_at"] == NEVER else row["expires_at"],
-            ),
-            score_of(1.0 - row[DISTANCE]),
-        )
-        for row in found.to_pylist()
+        ScoredChunk(_chunk(payload), score_of(1.0 - distance))
+        for payload, distance in zip(payloads, distances, strict=True)
     ]
+
+
+def _payload(row: VectorRow) -> str:
+    document_id = json.dumps(row.document_id, ensure_ascii=False)
+    expiry = "null" if row.expires_at is None else (row.expires_at - _EPOCH) // _MICROSECOND
+    return f"[{document_id},{row.content},{row.metadata},{expiry}]"
+
+
+def _chunk(payload: str) -> VectorChunk:
+    document_id, content, metadata, expiry = json.loads(payload)
+    return VectorChunk(content, metadata, document_id, None if expiry is None else _EPOCH + expiry * _MICROSECOND)

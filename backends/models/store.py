@@ -2,6 +2,7 @@
 
     <root>/<escaped name>/           a model: manifest.json and the files it lists
     <root>/.staging/<escaped>.<id>/  a pull or a removal under way, or what a killed one left
+    <root>/.export/                  optimum's environment, where the operator made one
     <root>/.locks/<escaped>.lock     held by whoever changes that model; the kernel frees it when its process dies
 
 A model appears by one rename of a complete directory and disappears by one, so a reader sees all of it or nothing.
@@ -13,6 +14,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ import structlog
 
 from backends.errors import BadRequest, Conflict, CorruptModel, StorageFull, Unavailable, UnknownReference
 from backends.models.catalog import CATALOG, PackagedModel
+from backends.models.exporter import OptimumExporter
 from backends.models.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -35,9 +38,9 @@ from backends.models.manifest import (
 )
 from backends.models.progress import LoggedProgress, Progress
 from backends.models.sources import DEFAULT_PRECISION, Source, resolve
-from backends.onnx.config import DecoderConfig, read_model_config
+from backends.onnx.config import DecoderConfig, EncoderConfig, NgramClassifierConfig, read_model_config
 
-CONVERTER = "onnxstack 1"
+CONVERTER = "onnxstack 2"
 """Written into each manifest. Raise the number when converted files change: a pull then converts again."""
 _MAX_ESCAPED = 200  # bytes; a file name holds 255, and staging adds 33
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
@@ -135,7 +138,8 @@ class ModelStore:
     ) -> StoredModel:
         """Fetch, check and convert a model unless it is there already, and return it.
 
-        reference: a name of the catalogue, the path of a GGUF file, of a Hugging Face folder or of a converted folder.
+        reference: a name of the catalogue, `hf:org/name[@revision]` of the Hugging Face hub, the path of a GGUF file,
+        of a Hugging Face folder, of a folder that onnxruntime-genai's model builder wrote or of a converted folder.
         name: what to call it; the reference's own name if None. precision: None takes what is there, else int8; another
         precision than the stored one, or a changed converter, replaces the stored one. Two processes that pull the same
         model do the work once. A pull that dies leaves nothing behind that a later one would not clean up.
@@ -143,9 +147,10 @@ class ModelStore:
         Raises:
             BadRequest: no such reference, or a name that cannot be used. Conflict: the name is taken by a model from
             another source. Unsupported: an architecture or a precision that is not built. Unavailable: the archive
-            cannot be fetched. CorruptModel: it is not what the catalogue pins. StorageFull: no room.
+            cannot be fetched. CorruptModel: it is not what the catalogue pins or the hub states. Forbidden: a gated
+            model of the hub. StorageFull: no room.
         """
-        source = resolve(reference, self._catalog)
+        source = resolve(reference, self._catalog, OptimumExporter(self.root / ".export"))
         name = source.default_name if name is None else name
         escaped = escape_name(name)
         precision = _effective_precision(source, precision)
@@ -205,8 +210,8 @@ class ModelStore:
             recommended = {}
             metadata = ModelMetadata(
                 architecture=config.architecture,
-                context_length=config.max_tokens,
-                embedding_dimension=config.embedding_dimension,
+                context_length=config.window_words if isinstance(config, NgramClassifierConfig) else config.max_tokens,
+                embedding_dimension=config.embedding_dimension if isinstance(config, EncoderConfig) else None,
                 converter=CONVERTER,
             )
         progress("store", 0, 0)
@@ -308,7 +313,7 @@ def escape_name(name: str) -> str:
 def _effective_precision(source: Source, asked: Precision | None) -> Precision | None:
     if source.fixed_precision is None or asked in (None, source.fixed_precision):
         return asked
-    raise BadRequest(f"the folder is already converted to {source.fixed_precision} and cannot become {asked}")
+    raise BadRequest(f"{source.identity.name} comes as {source.fixed_precision} and cannot become {asked}")
 
 
 def _is_same(stored: StoredModel, source: Source, precision: Precision | None) -> bool:
@@ -324,10 +329,14 @@ def _is_same(stored: StoredModel, source: Source, precision: Precision | None) -
 
 
 def _check_size(directory: Path, file: str, expected: int) -> None:
+    path = directory.resolve() / file
     try:
-        size = (directory / file).stat().st_size
+        found = path.lstat()
     except FileNotFoundError:
         raise CorruptModel(file, "is missing") from None
+    if path.resolve() != path or not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        raise CorruptModel(file, "is a link, or no file of the model's directory alone; put a copy there")
+    size = found.st_size
     if size != expected:
         raise CorruptModel(file, f"has {size} bytes, the manifest states {expected}")
 

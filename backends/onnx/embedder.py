@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -36,8 +37,9 @@ class OnnxEmbedder:
     """Embeds texts with the encoders of the model store; a model is loaded when it is asked for.
 
     A call's texts are sorted by length and run in batches of at most `embed_batch_tokens` padded tokens: small runs
-    stay in the cache and pad little (314 against 67 sentences/s for unsorted batches of 32). Calls take turns run by
-    run, so a short one waits for at most one run of each call before it.
+    stay in the cache and pad little (314 against 67 sentences/s for unsorted batches of 32). In one turn as many
+    batches run as there are threads, each on one; a single batch has them all. Calls take turns, so a short one waits
+    for at most one turn of each call before it.
     """
 
     def __init__(
@@ -70,12 +72,20 @@ class OnnxEmbedder:
             tokens = 0
             seat = self._turns.seat(context)
             ids = self._tokenize(context, encoder, request.texts)
-            for rows in batches([len(sequence) for sequence in ids], self._settings.embed_batch_tokens):
-                batch = [ids[row] for row in rows]
+            planned = batches([len(sequence) for sequence in ids], self._settings.embed_batch_tokens)
+            while turn := list(islice(planned, encoder.side_by_side)):
+                inputs = [[ids[row] for row in rows] for rows in turn]
                 with seat.turn():
-                    vectors[rows] = encoder.run(batch)
-                tokens += sum(map(len, batch))
+                    found = encoder.run_side_by_side(inputs)
+                for rows, part in zip(turn, found, strict=True):
+                    vectors[rows] = part
+                tokens += sum(len(sequence) for batch in inputs for sequence in batch)
         return EmbedResult.of(vectors, tokens)
+
+    def load(self, model: str) -> None:
+        """Return when the model is in memory. Raises as `embed`."""
+        with self._encoder(model):
+            pass
 
     def limits(self, model: str) -> ModelLimits:
         """Longest text in tokens and size of a vector. Raises UnknownReference, BadRequest, CorruptModel."""
@@ -141,4 +151,4 @@ def _encoder_config(model: str, path: Path) -> EncoderConfig:
 
 
 def _not_an_encoder(model: str) -> BadRequest:
-    return BadRequest(f"model {model!r} is a language model; embeddings need an embedding model")
+    return BadRequest(f"model {model!r} is no embedding model, and embeddings need one")

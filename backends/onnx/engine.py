@@ -85,12 +85,20 @@ class Engine:
     """A model's language and the scheduler of its sequences.
 
     seeds: gives a seed to requests that name none. lookup: whether answers are guessed from what was said before.
+    kv_bytes_per_token: of KV cache, 0 if there is none.
     """
 
     def __init__(
-        self, language: Language, scheduler: Scheduler, seeds: Callable[[], int], *, lookup: bool = False
+        self,
+        language: Language,
+        scheduler: Scheduler,
+        seeds: Callable[[], int],
+        *,
+        lookup: bool = False,
+        kv_bytes_per_token: int = 0,
     ) -> None:
         self.language = language
+        self.kv_bytes_per_token = kv_bytes_per_token
         self.scheduler = scheduler
         self._seeds = seeds
         self._lookup = lookup

@@ -63,7 +63,7 @@ class _DecodeRun:
 class OnnxExecutor:
     """Executor on an ONNX Runtime session.
 
-    The graph's inputs, as `convert/llama_graph.py` makes them: input_ids int64 [batch, seq], seqlens_k int32 [batch]
+    The graph's inputs, as `convert/decoder_graph.py` makes them: input_ids int64 [batch, seq], seqlens_k int32 [batch]
     (tokens in the cache after the run, less one), total_len int32 [] (the largest of these lengths), logit_rows int64
     [rows] (rows of the flattened [batch * seq] for which logits are wanted), past.i.k and past.i.v, with present.i.*
     at the same address. Prefill and decode are runs of their own: mixed in one run int8 activations round

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -73,10 +74,14 @@ class OnnxTextGenerator:
         context.check()
         self._check_open()
         model = request.model
-        with self._residency.use(model, lambda: self._size(model), lambda: self._load(model)) as engine:
-            if not isinstance(engine, Engine):
-                raise _not_a_generator(model)
+        with self._engine(model) as engine:
             return engine.generate(context, request)
+
+    def load(self, model: str) -> None:
+        """Return when the model is in memory. Raises as `generate`."""
+        self._check_open()
+        with self._engine(model):
+            pass
 
     def limits(self, model: str) -> ModelLimits:
         """Context length as served; nothing is loaded for it. Raises UnknownReference, BadRequest, CorruptModel."""
@@ -112,6 +117,14 @@ class OnnxTextGenerator:
     def _engines(self) -> list[tuple[str, Engine]]:
         return [(name, model) for name, model in self._residency.loaded().items() if isinstance(model, Engine)]
 
+    @contextmanager
+    def _engine(self, model: str) -> Iterator[Engine]:
+        """The model, held."""
+        with self._residency.use(model, lambda: self._size(model), lambda: self._load(model)) as engine:
+            if not isinstance(engine, Engine):
+                raise _not_a_generator(model)
+            yield engine
+
     def _load(self, model: str) -> Engine:
         directory, config = self._config(model)
         settings, context_length = self._settings, self._context_length(config)
@@ -133,7 +146,13 @@ class OnnxTextGenerator:
             name=f"engine {model}",
         )
         self._devices[model] = choice
-        return Engine(language, scheduler, self._seeds, lookup=settings.prompt_lookup)
+        return Engine(
+            language,
+            scheduler,
+            self._seeds,
+            lookup=settings.prompt_lookup,
+            kv_bytes_per_token=layout.token_bytes,
+        )
 
     def _size(self, model: str) -> int:
         self._config(model)  # an unknown or a wrong model must not cost another its place
@@ -151,4 +170,4 @@ class OnnxTextGenerator:
 
 
 def _not_a_generator(model: str) -> BadRequest:
-    return BadRequest(f"model {model} is an embedding model; it does not generate text", where="/model_id")
+    return BadRequest(f"model {model} is no language model; it does not generate text", where="/model_id")

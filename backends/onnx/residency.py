@@ -53,6 +53,17 @@ class _Entry(Generic[R]):
         return self.users == 0 and self.model is not None and not self.model.busy
 
 
+@dataclass(frozen=True, slots=True)
+class Residence:
+    """A model's place in memory. model: None while it is being loaded. size: bytes. users: calls that hold it. idle_s:
+    seconds since the last of them; None while the model is in use."""
+
+    model: Resident | None
+    size: int
+    users: int
+    idle_s: float | None
+
+
 class Residency:
     """The loaded models of one engine process.
 
@@ -100,6 +111,15 @@ class Residency:
         """The loaded models by name."""
         with self._lock:
             return {name: entry.model for name, entry in self._entries.items() if entry.model is not None}
+
+    def residences(self) -> dict[str, Residence]:
+        """The models that are loaded or being loaded, by name."""
+        with self._lock:
+            now = self._clock()
+            return {
+                name: Residence(entry.model, entry.size, entry.users, now - entry.used if entry.idle else None)
+                for name, entry in self._entries.items()
+            }
 
     def unload(self, name: str) -> bool:
         """Give a model up; False if it is not loaded. Raises Overloaded: it is in use."""
@@ -193,8 +213,12 @@ class Residency:
 
     def expire(self) -> None:
         """Give up what has been idle for longer than `keep_alive_s`."""
-        limit = self._clock() - self._keep_alive_s
         with self._lock:
+            now = self._clock()
+            limit = now - self._keep_alive_s
+            for entry in self._entries.values():
+                if not entry.idle:  # a long answer is use, though nobody holds the model for it
+                    entry.used = now
             names = [name for name, entry in self._entries.items() if entry.idle and entry.used < limit]
             given_up = [(name, self._entries.pop(name)) for name in names]
         for name, entry in given_up:

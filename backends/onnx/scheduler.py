@@ -154,6 +154,11 @@ class Scheduler:
             failed=self._failed,
         )
 
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens of earlier prompts whose KV is kept."""
+        return self._prefixes.used * BLOCK
+
     def ping(self) -> None:
         """Return if the thread is there. Raises Unavailable."""
         if self._closing or not self._thread.is_alive():
@@ -222,7 +227,8 @@ class Scheduler:
                 self._abandon(self._vacate(slot))
 
     def _prefill(self) -> None:
-        budget = self._prefill_budget.tokens() if self._running else self._prefill_chunk
+        running = len(self._running)
+        budget = self._prefill_budget.tokens(running, self._admitted - running) if running else self._prefill_chunk
         while budget > 0:
             if self._prefilling is None and not self._admit():
                 return

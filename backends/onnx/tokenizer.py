@@ -104,6 +104,16 @@ class TextTokenizer:
             rows.append(list(self._plain.post_process(encoding).ids))
         return rows
 
+    def encode_parts(self, text: str, max_tokens: int, overlap: int) -> list[list[int]]:
+        """The ids of a text in pieces of at most `max_tokens`, each with the tokens that an encoder expects around it.
+
+        overlap: tokens of a piece that the next one repeats. Raises BadRequest: half of a surrogate pair.
+        """
+        around = self._plain.num_special_tokens_to_add(is_pair=False)
+        encoding = self._plain.encode(_characters(text), add_special_tokens=False)
+        encoding.truncate(max_tokens - around, stride=overlap)
+        return [list(self._plain.post_process(part).ids) for part in (encoding, *encoding.overflowing)]
+
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """The text of `ids`; bytes that make no character become U+FFFD."""
         return str(self._plain.decode(ids, skip_special_tokens=skip_special))

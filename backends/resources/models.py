@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, UnknownReference
+from backends.errors import BadRequest, Conflict, NoProvider, UnknownReference
 from backends.inference import ModelLimits
-from backends.ports import Embedder, JsonObject, Resource, ResourceStore, TextGenerator
+from backends.ports import Classifier, Embedder, JsonObject, Resource, ResourceStore, TextGenerator
 from backends.providers import Provider, Providers
 from backends.resources.registry import Registry
 from backends.resources.rules import name_some
@@ -88,6 +88,13 @@ class Models:
         provider, resource = self._running(context, model_id, "embedding", where)
         dimension = int(resource.body["metadata"][DIMENSION])
         return EmbeddingModel(_embedder(provider), resource.provider_resource_id, dimension, provider.provider_id)
+
+    def classifier(self) -> Classifier:
+        """What runs classifiers: the first inference provider that has a part for them. Raises NoProvider."""
+        for provider in self._providers.list():
+            if provider.api == "inference" and provider.classifier is not None:
+                return provider.classifier
+        raise NoProvider("inference of classifiers")
 
     def _resource(self, request: RegisterModelRequest) -> Resource:
         model_type: ModelType = request.model_type or "llm"

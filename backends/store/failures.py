@@ -55,16 +55,17 @@ def _translate(error: DBAPIError, url: sa.URL) -> StackError | None:
 def _from_sqlite(cause: sqlite3.Error, url: sa.URL) -> StackError | None:
     extended = getattr(cause, "sqlite_errorcode", 0)
     code = extended & 0xFF
-    file = url.database
+    # Clients do not learn where the file lies.
+    internal = f"{url.database}: {cause}"
     # The shared memory of the write-ahead log cannot grow on a full disk: sqlite reports that as an I/O error.
     if code in _SQLITE_FULL or extended in {sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE}:
-        return StorageFull(f"the database {file} has no room or is read-only ({cause})")
+        return StorageFull("the database has no room or is read-only", internal=internal)
     if code in _SQLITE_CORRUPT:
-        return Unavailable(f"the database file {file} is damaged or is no database ({cause})", retry_after_s=None)
+        return Unavailable("the database file is damaged or is no database", retry_after_s=None, internal=internal)
     if code in _SQLITE_BUSY:
-        return Unavailable(f"the database {file} is busy; try again", retry_after_s=RETRY_AFTER_S)
+        return Unavailable("the database is busy; try again", retry_after_s=RETRY_AFTER_S, internal=internal)
     if code in _SQLITE_IO:
-        return Unavailable(f"the database {file} cannot be read or written ({cause})", retry_after_s=RETRY_AFTER_S)
+        return Unavailable("the database cannot be read or written", retry_after_s=RETRY_AFTER_S, internal=internal)
     if "no such table" in str(cause) or "no such column" in str(cause):
         return _not_migrated(str(cause))
     return None
@@ -78,7 +79,7 @@ def _from_postgres(error: DBAPIError, state: str | None, url: sa.URL) -> StackEr
     lost = error.connection_invalidated or (state is None and isinstance(error, sa.exc.OperationalError))
     if lost or (state is not None and state[:2] in _POSTGRES_DOWN):
         where = f"{url.host or 'local'}:{url.port or 5432}"
-        return Unavailable(f"the database at {where} does not answer; try again", retry_after_s=RETRY_AFTER_S)
+        return Unavailable("the database does not answer; try again", retry_after_s=RETRY_AFTER_S, internal=where)
     return None
 
 

@@ -114,6 +114,12 @@ def test_a_default_that_is_no_provider_is_refused() -> None:
     assert refused.value.where == "default_providers.safety"
 
 
+def test_safety_takes_its_default_provider_where_there_is_one_and_nothing_else_is_said() -> None:
+    assert Providers(BackendSettings()).resolve("safety", None).provider_id == "guardian"
+    assert BackendSettings(default_providers={"safety": "code-scanner"}).chosen_providers == {"safety": "code-scanner"}
+    assert settings(("safety", "a")).chosen_providers == {}
+
+
 def test_every_api_has_an_in_memory_form_that_answers_and_closes_twice() -> None:
     assert {api for api, kind in FACTORIES if kind == "inline::memory"} == set(APIS)
     entries = tuple(ProviderSettings(api=api, provider_id="m", provider_type="inline::memory") for api in APIS)
@@ -124,6 +130,7 @@ def test_every_api_has_an_in_memory_form_that_answers_and_closes_twice() -> None
     assert set(providers.services()) == {
         "inference:m:generator",
         "inference:m:embedder",
+        "inference:m:classifier",
         "vector_io:m:vectors",
         "tool_runtime:m:tools",
         "telemetry:m:telemetry",

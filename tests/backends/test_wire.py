@@ -101,7 +101,7 @@ def test_the_other_results_arrive_as_they_were() -> None:
     for codec, value in (
         (wire.embed_request, EmbedRequest("m", ("a", ""))),
         (wire.classify_request, ClassifyRequest("m", ("a",))),
-        (wire.classify_result, ClassifyResult(("x", "y"), ((0.25, 0.75),))),
+        (wire.classify_result, ClassifyResult(("x", "y"), ((0.25, 0.75),), "x")),
         (wire.model_limits, ModelLimits(10, None)),
     ):
         assert codec.decode(codec.encode(value)) == value

@@ -19,7 +19,7 @@ from tests.contract.built import unbuilt
 from tests.contract.cases import EMBEDDER
 from tests.contract.faulty import FAULTS, faulty
 from tests.contract.run import Report, run_schemathesis
-from tests.contract.view import TOOL_GROUP, VECTOR_DB, published, server_view
+from tests.contract.view import SHIELD, TOOL_GROUP, VECTOR_DB, published, server_view
 from tests.servers import PROFILES, RunningServer, running
 
 EXCLUSIONS = Path(__file__).with_name("exclusions.toml")
@@ -34,6 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
             registered = {"vector_db_id": VECTOR_DB, "embedding_model": EMBEDDER}
             client.post("/v1/vector-dbs", json=registered).raise_for_status()
             client.post("/v1/toolgroups", json={"toolgroup_id": TOOL_GROUP, "provider_id": "memory"}).raise_for_status()
+            client.post("/v1/shields", json={"shield_id": SHIELD}).raise_for_status()
         yield server
 
 

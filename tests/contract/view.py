@@ -36,16 +36,21 @@ NEW_ID = {**PATH_ID, "maxLength": 512}
 QUERY_TEXT = {"type": "string", "pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"}
 
 PROVIDER = {"enum": ["memory"]}
-VECTOR_DB, TOOL_GROUP, TOOL = "contract/db", "builtin::memory", "echo"
+VECTOR_DB, TOOL_GROUP, TOOL, SHIELD = "contract/db", "builtin::memory", "echo", "contract/shield"
 NULL = {"type": "null"}
 EMPTY = {"type": "array", "maxItems": 0}
 
 # What there is on the in-memory profile: names that are registered, what its models can do. All else is refused, which
 # the published contract cannot say.
 THERE_IS: dict[str, dict[str, Any]] = {
-    "ChatCompletionRequest": {"model_id": {"enum": [LLM]}, "response_format": NULL, "tools": EMPTY},
+    "ChatCompletionRequest": {
+        "model_id": {"enum": [LLM]},
+        "response_format": NULL,
+        "tools": EMPTY,
+        "tool_choice": {"enum": ["auto"]},  # without tools none can be required
+    },
     "CompletionRequest": {"model_id": {"enum": [LLM]}, "response_format": NULL},
-    "BatchChatCompletionRequest": {"model": {"enum": [LLM]}, "tools": EMPTY},
+    "BatchChatCompletionRequest": {"model": {"enum": [LLM]}, "tools": EMPTY, "tool_choice": {"enum": ["auto"]}},
     "BatchCompletionRequest": {"model": {"enum": [LLM]}},
     "EmbeddingsRequest": {"model_id": {"enum": [EMBEDDER]}},
     "InsertChunksRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
@@ -59,6 +64,10 @@ THERE_IS: dict[str, dict[str, Any]] = {
         "embedding_dimension": {"enum": [384]},
     },
     "RegisterShieldRequest": {"shield_id": NEW_ID, "provider_shield_id": NEW_ID, "provider_id": PROVIDER},
+    "RunShieldRequest": {
+        "shield_id": {"enum": [SHIELD]},
+        "messages": {"type": "array", "items": {"$ref": f"{PREFIX}{ACCEPTED}Message"}, "minItems": 1},
+    },
     "RegisterDatasetRequest": {"dataset_id": NEW_ID, "provider_dataset_id": NEW_ID, "provider_id": PROVIDER},
     "RegisterScoringFunctionRequest": {
         "scoring_fn_id": NEW_ID,

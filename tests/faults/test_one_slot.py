@@ -9,8 +9,21 @@ from contextlib import ExitStack
 
 import pytest
 
+from backends.engine.address import Endpoint
+from tests.backends.engine.running import connected, stats_of
 from tests.faults.conftest import STREAMS
-from tests.faults.wire import CHAT, COMPLETION, Answer, EventStream, ask, assert_problem, chat, is_complete, metric
+from tests.faults.wire import (
+    CHAT,
+    COMPLETION,
+    Answer,
+    EventStream,
+    ask,
+    assert_problem,
+    chat,
+    engine_address,
+    is_complete,
+    metric,
+)
 from tests.server.processes import lines_of, status_of, until
 from tests.servers import RunningServer
 
@@ -35,7 +48,13 @@ def test_a_client_that_leaves_after_its_first_token_frees_its_slot(
     one_slot_server: RunningServer, busy: EventStream
 ) -> None:
     assert metric(one_slot_server, RUNNING) == 1
-    busy.close()
+    with connected(Endpoint(engine_address(one_slot_server))) as connection:
+        before = stats_of(connection)
+        busy.close()
+        until(lambda: stats_of(connection).cancelled == before.cancelled + 1, "cancellation")
+        after = stats_of(connection)
+        assert (after.running, after.finished) == (0, before.finished)
+        assert stats_of(connection).steps == after.steps, "nothing is computed for it any more"
     answer = ask(one_slot_server, "POST", CHAT, chat("Hello", max_tokens=2))
     assert answer.status == 200, "the only slot is free again"
     assert metric(one_slot_server, RUNNING) == 0

@@ -1,22 +1,32 @@
-"""Test tiers: a test marked `slow` (browser, training, soak, load) runs only with `--slow`, as in `make test-all`."""
+"""Test tiers: a marked test runs only when its option asks for it.
+
+`slow` (browser, training, soak, load) runs with `--slow`, as in `make test-all`; `export` needs torch and transformers
+and runs with `--export`, as in the tox env of that name.
+"""
 
 from __future__ import annotations
 
 import pytest
 
+TIERS = {
+    "slow": "too long or too demanding for every run; `--slow` runs it",
+    "export": "needs torch and transformers; `--export` runs it",
+}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    for tier in TIERS:
+        parser.addoption(f"--{tier}", action="store_true", help=f"also run the tests marked {tier}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: too long or too demanding for every run; `--slow` runs it")
+    for tier, meaning in TIERS.items():
+        config.addinivalue_line("markers", f"{tier}: {meaning}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    left_out = [tier for tier in TIERS if not config.getoption(f"--{tier}")]
+    deselected = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in deselected]

@@ -116,6 +116,7 @@ def test_models_list_is_tab_separated_when_it_is_not_read_by_a_person(tmp_path: 
     assert [(row[0], row[-1]) for row in rows] == [
         ("HuggingFaceTB/SmolLM2-135M-Instruct", "not pulled"),
         ("all-MiniLM-L6-v2", "not pulled"),
+        ("securevector-guardian", "not pulled"),
     ]
 
 

@@ -120,7 +120,7 @@ def test_inproc_starts_no_engine(tmp_path: Path, real_models: dict[str, str]) ->
         (
             {"ONNXSTACK_PROVIDERS": '[{"api":"inference","provider_id":"o","provider_type":"inline::onnx",'
              '"config":{"slot":1}}]'},
-            "has no option 'slot'; did you mean 'slots'?",
+            "unknown option; did you mean slots?",
         ),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -199,7 +199,11 @@ def test_traces_of_20_parallel_requests_are_each_complete_and_separate(
 
 
 def test_what_was_acknowledged_survives_a_kill_and_two_workers_share_it(tmp_path: Path) -> None:
-    settings = {"ONNXSTACK_SERVER__WORKERS": "2"}
+    providers = [
+        {"api": "inference", "provider_id": "memory", "provider_type": "inline::memory"},
+        {"api": "telemetry", "provider_id": "sql", "provider_type": "inline::sql"},
+    ]
+    settings = {"ONNXSTACK_SERVER__WORKERS": "2", "ONNXSTACK_PROVIDERS": json.dumps(providers)}
     server = launch(tmp_path, profile=PROFILES / "memory.yaml", **settings)
     acknowledged = []
     try:
@@ -254,7 +258,7 @@ def test_no_key_reaches_a_span_also_when_content_is_captured(tmp_path: Path) -> 
             "cookie": f"session={PROVIDER_KEY}",
         }
         assert ask(server, "POST", CHAT, chat("a question to keep", max_tokens=4), headers).status == 200
-        assert ask(server, "POST", f"{CHAT}?key={KEY}", chat("x"), headers).status == 400
+        assert ask(server, "POST", f"{CHAT}?key={KEY}", chat("x", max_tokens=4), headers).status == 400
     for file in tmp_path.rglob("*"):
         if file.is_file():
             content = file.read_bytes()
@@ -266,9 +270,10 @@ def test_no_key_reaches_a_span_also_when_content_is_captured(tmp_path: Path) -> 
 
 def test_every_key_sees_its_own_telemetry_only(tmp_path: Path) -> None:
     with _locked(tmp_path) as server:
-        as_alice: Callable[..., Any] = lambda *request: ask(
-            server, *request, headers={"authorization": f"Bearer {KEY}"}
-        )
+
+        def as_alice(*request: Any) -> Any:
+            return ask(server, *request, headers={"authorization": f"Bearer {KEY}"})
+
         answer = as_alice("POST", CHAT, chat("Hello", max_tokens=4))
         trace_id = trace_of(answer.headers)
         until(lambda: as_alice("GET", f"/v1/telemetry/traces/{trace_id}", None).status == 200, "the trace")

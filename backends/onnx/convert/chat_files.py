@@ -12,7 +12,7 @@ from backends.errors import CorruptModel
 from backends.onnx.config import TOKENIZER_FILE, SamplingDefaults
 from backends.onnx.convert.folder import ModelFolder
 from backends.onnx.convert.gguf_file import GgufFile
-from backends.onnx.convert.gguf_tokenizer import LLAMA3_NAMES, build_tokenizer
+from backends.onnx.convert.gguf_tokenizer import LLAMA3_NAMES, SENTENCEPIECE, build_tokenizer
 
 END_TOKENS = (
     "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|end_of_turn|>",
@@ -43,8 +43,8 @@ def from_gguf(file: GgufFile) -> ChatFiles:
 
     bos = token("bos")
     add_bos = file.flag("tokenizer.ggml.add_bos_token")
-    if add_bos is None:  # older Llama 3 files do not say it; the model was trained with it
-        add_bos = file.text("tokenizer.ggml.pre") in LLAMA3_NAMES
+    if add_bos is None:  # older files of Llama do not say it; the models were trained with it
+        add_bos = file.text("tokenizer.ggml.pre") in LLAMA3_NAMES or file.text("tokenizer.ggml.model") == SENTENCEPIECE
     return ChatFiles(
         tokenizer=tokenizer,
         template=file.text("tokenizer.chat_template"),
@@ -58,8 +58,18 @@ def from_gguf(file: GgufFile) -> ChatFiles:
 
 def from_folder(folder: ModelFolder) -> ChatFiles:
     """Read them from a Hugging Face folder. Raises CorruptModel."""
-    config = folder.json("config.json")
     generation = folder.json("generation_config.json") if folder.has("generation_config.json") else {}
+    return from_tokenizer_files(
+        folder, {"generation_config.json": generation, "config.json": folder.json("config.json")}
+    )
+
+
+def from_tokenizer_files(folder: ModelFolder, configs: dict[str, dict[str, Any]]) -> ChatFiles:
+    """Read them from `tokenizer.json` and its companions, and from `configs`, by file name.
+
+    Of the configurations the first one's sampling counts, every one's ends, and of other tokens the first that is
+    named. Raises CorruptModel.
+    """
     settings = folder.json("tokenizer_config.json") if folder.has("tokenizer_config.json") else {}
     tokenizer = folder_tokenizer(folder)
 
@@ -71,11 +81,10 @@ def from_folder(folder: ModelFolder) -> ChatFiles:
         return [_in_vocabulary(v, tokenizer, file) for v in values]
 
     def first(key: str) -> int | None:
-        found = [*ids(generation, key, "generation_config.json"), *ids(config, key, "config.json")]
-        return next((i for i in found if i is not None), None)
+        return next((i for file, config in configs.items() for i in ids(config, key, file) if i is not None), None)
 
     named_end = tokenizer.token_to_id(_token_text(settings.get("eos_token")))
-    ends = [*ids(generation, "eos_token_id", "generation_config.json"), *ids(config, "eos_token_id", "config.json")]
+    ends = [i for file, config in configs.items() for i in ids(config, "eos_token_id", file)]
     bos = tokenizer.token_to_id(_token_text(settings.get("bos_token")))
     bos = first("bos_token_id") if bos is None else bos
     return ChatFiles(
@@ -85,7 +94,7 @@ def from_folder(folder: ModelFolder) -> ChatFiles:
         bos_token_id=bos,
         add_bos=bos is not None and tokenizer.encode("a").ids[:1] == [bos],
         pad_token_id=first("pad_token_id"),
-        sampling=_sampling(generation),
+        sampling=_sampling(next(iter(configs.values()))),
     )
 
 

@@ -14,6 +14,7 @@ from backends.onnx.convert.safetensors import FolderWeights
 CONFIG = "config.json"
 POOLING_CONFIG = "1_Pooling/config.json"
 MAX_LAYERS = 512
+HARMLESS = ("benign", "safe")
 
 _LAYER_MATRICES = {
     "q": "attention.self.query",
@@ -102,6 +103,55 @@ class EncoderSource:
         return self._weights.weight(self._prefix + name)
 
 
+class ClassifierSource(EncoderSource):
+    """The folder of a `BertForSequenceClassification`, opened and checked.
+
+    labels: lower case, by column. benign: the one among them that calls a text harmless.
+
+    Raises (constructor): as `EncoderSource`; Unsupported also where no label, or more than one, is such.
+    """
+
+    def __init__(self, folder: ModelFolder) -> None:
+        super().__init__(folder)
+        config = folder.json(CONFIG)
+        if config.get("problem_type") not in (None, "single_label_classification"):
+            raise Unsupported(f"problem_type {config['problem_type']!r}; a classifier must choose one label")
+        self.labels = _labels(config)
+        harmless = [label for label in self.labels if label in HARMLESS]
+        if len(harmless) != 1:
+            known = ", ".join(HARMLESS)
+            raise Unsupported(f"a classifier with the labels {', '.join(self.labels)[:200]}; one must be of {known}")
+        self.benign = harmless[0]
+        hidden = self.shape.hidden
+        for name, shape in {
+            f"{self._prefix}pooler.dense.weight": (hidden, hidden),
+            f"{self._prefix}pooler.dense.bias": (hidden,),
+            "classifier.weight": (len(self.labels), hidden),
+            "classifier.bias": (len(self.labels),),
+        }.items():
+            got = self._weights.shapes.get(name)
+            if got != shape:
+                raise CorruptModel(CONFIG, f"tensor {name} has the shape {got}, the configuration wants {shape}")
+
+    def pooler(self) -> tuple[Float32, Float32]:
+        """Matrix [hidden, hidden] and bias [hidden] between the first token's state and the head."""
+        return self._get("pooler.dense.weight"), self._get("pooler.dense.bias")
+
+    def head(self) -> tuple[Float32, Float32]:
+        """Matrix [labels, hidden] and bias [labels]."""
+        return self._weights.weight("classifier.weight"), self._weights.weight("classifier.bias")
+
+
+def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+    found = config.get("id2label")
+    if not isinstance(found, dict) or sorted(found) != sorted(str(i) for i in range(len(found))) or len(found) < 2:
+        raise CorruptModel(CONFIG, "id2label does not number two or more labels from 0")
+    labels = tuple(str(found[str(i)]).lower() for i in range(len(found)))
+    if len(set(labels)) != len(labels):
+        raise CorruptModel(CONFIG, "id2label has a label twice")
+    return labels
+
+
 def _shape(folder: ModelFolder, config: dict[str, Any]) -> EncoderShape:
     if config.get("model_type") != "bert":
         raise Unsupported(f"model_type {config.get('model_type')!r} as an encoder; 'bert' can be converted")
@@ -109,18 +159,14 @@ def _shape(folder: ModelFolder, config: dict[str, Any]) -> EncoderShape:
         raise Unsupported(f"hidden_act {config.get('hidden_act')!r} in a BERT encoder; it must be 'gelu'")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise Unsupported(f"position_embedding_type {config['position_embedding_type']!r}; it must be 'absolute'")
-    if folder.has("modules.json"):
-        _check_modules(folder)
-    positions = _integer(config, "max_position_embeddings", CONFIG)
-    longest = positions
-    if folder.has("sentence_bert_config.json"):
-        settings = folder.json("sentence_bert_config.json")
-        if settings.get("max_seq_length") is not None:
-            longest = min(positions, _integer(settings, "max_seq_length", "sentence_bert_config.json"))
-    hidden, heads = _integer(config, "hidden_size", CONFIG), _integer(config, "num_attention_heads", CONFIG)
+    positions = positive_integer(config, "max_position_embeddings", CONFIG)
+    hidden, heads = (
+        positive_integer(config, "hidden_size", CONFIG),
+        positive_integer(config, "num_attention_heads", CONFIG),
+    )
     if hidden % heads:
         raise CorruptModel(CONFIG, f"hidden size {hidden} is no multiple of {heads} attention heads")
-    layers = _integer(config, "num_hidden_layers", CONFIG)
+    layers = positive_integer(config, "num_hidden_layers", CONFIG)
     if layers > MAX_LAYERS:
         raise CorruptModel(CONFIG, f"num_hidden_layers is {layers}, at most {MAX_LAYERS} are allowed")
     epsilon = config.get("layer_norm_eps", 1e-12)
@@ -131,12 +177,12 @@ def _shape(folder: ModelFolder, config: dict[str, Any]) -> EncoderShape:
         layers=layers,
         hidden=hidden,
         heads=heads,
-        inner=_integer(config, "intermediate_size", CONFIG),
-        vocab=_integer(config, "vocab_size", CONFIG),
+        inner=positive_integer(config, "intermediate_size", CONFIG),
+        vocab=positive_integer(config, "vocab_size", CONFIG),
         positions=positions,
-        max_tokens=longest,
+        max_tokens=longest_text(folder, positions),
         epsilon=epsilon,
-        pooling=_pooling(folder),
+        pooling=pooling_of(folder),
         pad_token_id=pad if isinstance(pad, int) else 0,
     )
 
@@ -150,7 +196,19 @@ def _check_modules(folder: ModelFolder) -> None:
             raise Unsupported(f"sentence-transformers module {kind[:80]!r}; known are {', '.join(known)}")
 
 
-def _pooling(folder: ModelFolder) -> Pooling:
+def longest_text(folder: ModelFolder, positions: int) -> int:
+    """Tokens of the longest text that a sentence-transformers folder allows, at most `positions`."""
+    if folder.has("sentence_bert_config.json"):
+        settings = folder.json("sentence_bert_config.json")
+        if settings.get("max_seq_length") is not None:
+            return min(positions, positive_integer(settings, "max_seq_length", "sentence_bert_config.json"))
+    return positions
+
+
+def pooling_of(folder: ModelFolder) -> Pooling:
+    """How the states of the tokens become one vector. Raises Unsupported, for other modules behind the states too."""
+    if folder.has("modules.json"):
+        _check_modules(folder)
     if not folder.has(POOLING_CONFIG):
         return "mean"
     modes = {
@@ -165,7 +223,8 @@ def _pooling(folder: ModelFolder) -> Pooling:
     )
 
 
-def _integer(config: dict[str, Any], key: str, file: str) -> int:
+def positive_integer(config: dict[str, Any], key: str, file: str) -> int:
+    """The number under `key`. Raises CorruptModel."""
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise CorruptModel(file, f"{key} must be a positive whole number, not {value!r}")

@@ -55,7 +55,7 @@ class GraphBuilder:
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
         """Add a weight or a shape under `name`."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # `ascontiguousarray` would make a list of a single number
         if array.nbytes < INLINE_BELOW:
             self._constants.append(numpy_helper.from_array(array, name))
             return name

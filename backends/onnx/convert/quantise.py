@@ -1,4 +1,4 @@
-"""Blockwise weight quantisation in the layouts of ONNX Runtime's MatMulNBits and GatherBlockQuantized.
+"""Weight quantisation: blockwise, as MatMulNBits and GatherBlockQuantized want it, and per output for integer products.
 
 A matrix [rows, columns] is cut along its columns into blocks of 32 that share one float32 scale. Codes are unsigned:
 `weight = (code - zero_point) * scale`, with an implied zero point of 128 for 8 bits.
@@ -29,9 +29,9 @@ class Int8Blocks:
     codes: UInt8
     scales: Float32
 
-    def rows(self, order: NDArray[np.intp]) -> Int8Blocks:
-        """The same matrix with its rows in `order`."""
-        return Int8Blocks(self.codes[order], self.scales[order])
+    def __getitem__(self, rows: slice | NDArray[np.intp]) -> Int8Blocks:
+        """The matrix of these rows, in this order."""
+        return Int8Blocks(self.codes[rows], self.scales[rows])
 
     def dequantise(self) -> Float32:
         """float32 [rows, columns]."""
@@ -49,6 +49,14 @@ class Int4Blocks:
     zero_points: UInt8
 
 
+@dataclass(frozen=True, slots=True)
+class Int8Outputs:
+    """A matrix for integer products: codes int8 [columns, rows], transposed, -127..127; scales float32 [rows]."""
+
+    codes: NDArray[np.int8]
+    scales: Float32
+
+
 Weight = Float32 | Int8Blocks
 """A matrix as a source holds it: plain numbers, or codes that need no second quantisation."""
 
@@ -64,6 +72,13 @@ def to_int8(weights: list[Weight]) -> Int8Blocks:
     if len(parts) == 1:
         return parts[0]
     return Int8Blocks(np.concatenate([p.codes for p in parts]), np.concatenate([p.scales for p in parts]))
+
+
+def to_int8_outputs(weight: Float32) -> Int8Outputs:
+    """The nearest 8 bit codes with one scale per row."""
+    scales = np.abs(weight).max(axis=1) / np.float32(127)
+    scales[scales == 0] = 1
+    return Int8Outputs(np.rint(weight / scales[:, None]).astype(np.int8).T, scales)
 
 
 def to_int4(weights: list[Weight]) -> Int4Blocks:

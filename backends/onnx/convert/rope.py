@@ -1,7 +1,8 @@
-"""Rotary position embedding tables, with the scaling rules that long-context Llama models use.
+"""Rotary position embedding tables, with the scaling rules that long-context models use.
 
 Rotary embedding: Su et al., arXiv:2104.09864. Linear scaling: Chen et al., arXiv:2306.15595. The "llama3" rule:
-https://github.com/meta-llama/llama-models/blob/main/models/llama3/model.py (`apply_scaling`).
+https://github.com/meta-llama/llama-models/blob/main/models/llama3/model.py (`apply_scaling`). LongRoPE: Ding et al.,
+arXiv:2402.13753.
 """
 
 from __future__ import annotations
@@ -31,31 +32,39 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """base: theta of the paper. linear: positions are divided by it. divisors: one per wave, divides its frequency
-    (GGUF stores the llama3 rule this way, float32 [head_dim / 2])."""
+    """base: theta of the paper. linear: positions are divided by it. divisors: one per wave, divides its frequency,
+    float32 [width / 2] (GGUF stores the llama3 rule this way, LongRoPE is given this way). magnitude: what LongRoPE
+    multiplies rotated queries and keys by."""
 
     base: float
     linear: float = 1.0
     llama3: Llama3Scaling | None = None
     divisors: Float32 | None = None
+    magnitude: float = 1.0
 
-    def frequencies(self, head_dim: int) -> NDArray[np.float64]:
-        """Radians per token of each wave, float64 [head_dim / 2]."""
-        plain = self.base ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    def frequencies(self, width: int) -> NDArray[np.float64]:
+        """Radians per token of each wave, float64 [width / 2]; width: numbers of a head that are rotated."""
+        plain = self.base ** -(np.arange(0, width, 2, dtype=np.float64) / width)
         if self.llama3 is not None:
             plain = _llama3(plain, self.llama3)
         if self.divisors is not None:
             plain = plain / self.divisors
         return np.asarray(plain / self.linear, np.float64)
 
-    def tables(self, head_dim: int, positions: int) -> tuple[Float32, Float32]:
-        """cos and sin of every angle, float32 [positions, head_dim / 2]."""
-        frequencies = self.frequencies(head_dim)
-        cos, sin = (np.empty((positions, head_dim // 2), np.float32) for _ in range(2))
+    def tables(self, width: int, positions: int) -> tuple[Float32, Float32]:
+        """cos and sin of every angle, times `magnitude`, float32 [positions, width / 2]."""
+        frequencies = self.frequencies(width)
+        cos, sin = (np.empty((positions, width // 2), np.float32) for _ in range(2))
         for start in range(0, positions, 65536):  # float64 angles of a million positions would take half a gigabyte
             angles = np.arange(start, min(start + 65536, positions))[:, None] * frequencies
-            cos[start : start + 65536], sin[start : start + 65536] = np.cos(angles), np.sin(angles)
+            cos[start : start + 65536] = np.cos(angles) * self.magnitude
+            sin[start : start + 65536] = np.sin(angles) * self.magnitude
         return cos, sin
+
+
+def longrope_magnitude(stretch: float, original_context: int) -> float:
+    """What LongRoPE multiplies rotated queries and keys by when the context is `stretch` times the original one."""
+    return math.sqrt(1 + math.log(stretch) / math.log(original_context)) if stretch > 1 else 1.0
 
 
 def _llama3(frequencies: NDArray[np.float64], rule: Llama3Scaling) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import pytest
 
 from backends.context import CallContext
 from backends.engine.address import Endpoint
+from backends.engine.client import EngineConnection
 from backends.engine.remote import RemoteEmbedder, RemoteTextGenerator, remote_device
 from backends.errors import Cancelled, DeadlineExceeded, Unavailable
 from backends.generation import collect
@@ -40,6 +41,18 @@ def test_the_next_engine_serves_what_comes_after_the_first(endpoint: Endpoint) -
                 assert collect(generator.generate(CallContext("x"), SHORT)).text == "in short"
 
 
+def until_gone(connection: EngineConnection) -> None:
+    """Return when the connection knows that the engine has left."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            connection.check()
+        except Unavailable:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("the engine is still there")
+
+
 def test_without_an_engine_patience_ends_with_unavailable(endpoint: Endpoint) -> None:
     with connected(endpoint, release=RELEASE, first_patience_s=0.2) as connection:
         with pytest.raises(Unavailable, match="the engine is starting") as refusal:
@@ -52,6 +65,7 @@ def test_patience_is_shorter_once_there_was_an_engine(endpoint: Endpoint) -> Non
     with connected(endpoint, release=RELEASE, patience_s=0.2, first_patience_s=60.0) as connection:
         with served(endpoint):
             until_welcome(connection)
+        until_gone(connection)
         with pytest.raises(Unavailable, match="has gone and is not back yet"):
             RemoteTextGenerator(connection).generate(CallContext("x"), SHORT)
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ import zmq
 
 from backends.config import EngineSettings
 from backends.context import CallContext
-from backends.engine import messages
+from backends.engine import messages, sockets
 from backends.engine.address import CurveKeys, Endpoint
 from backends.engine.client import EngineConnection
 from backends.engine.messages import Call, Cancel, Hello, Refused, Told, Welcome
@@ -135,9 +136,12 @@ def test_leaving_ends_the_generation(connection: EngineConnection, how: str) -> 
 
 
 def test_a_deadline_reaches_the_engine(connection: EngineConnection) -> None:
+    generator = RemoteTextGenerator(connection)
+    others = [generator.generate(CallContext(f"other {i}"), asked()) for i in range(12)]  # alone it might be in time
     context = CallContext("late", deadline=time.time() + 0.3)
     with pytest.raises(DeadlineExceeded):
-        collect(RemoteTextGenerator(connection).generate(context, asked()))
+        collect(generator.generate(context, asked()))
+    del others
     assert stats_of(connection).failed == 1
 
 
@@ -221,17 +225,36 @@ sys.stdin.read()
 """
 
 
-def test_what_a_killed_client_asked_for_is_cancelled(endpoint: Endpoint, connection: EngineConnection) -> None:
+@contextmanager
+def streaming_client(endpoint: Endpoint) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with twenty generations."""
     command = [sys.executable, "-c", CLIENT, endpoint.address, RELEASE]
-    client = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with client:
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         assert b"streaming\n" in iter(client.stdout.readline, b"")
+        yield client
+        client.kill()
+
+
+def test_what_a_killed_client_asked_for_is_cancelled(endpoint: Endpoint, connection: EngineConnection) -> None:
+    with streaming_client(endpoint) as client:
         assert stats_of(connection).running + stats_of(connection).waiting == 20
         client.send_signal(signal.SIGKILL)
         until(lambda: stats_of(connection).cancelled == 20, "end of all", 2)
     stats = stats_of(connection)
     assert (stats.running, stats.waiting) == (0, 0)
+
+
+def test_a_client_that_falls_silent_is_given_up_and_keeps_nobody_waiting(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "HEARTBEAT_MS", 100)
+    monkeypatch.setattr(sockets, "SILENCE_MS", 300)
+    with served(endpoint), connected(endpoint, release=RELEASE) as connection, streaming_client(endpoint) as client:
+        client.send_signal(signal.SIGSTOP)
+        assert collect(RemoteTextGenerator(connection).generate(CallContext("x"), SHORT)).text == "in short"
+        until(lambda: stats_of(connection).running + stats_of(connection).waiting == 0, "end of all", 10)
+        assert stats_of(connection).cancelled > 0
 
 
 def test_a_slow_reader_gets_what_came_meanwhile_as_one_delta(connection: EngineConnection) -> None:

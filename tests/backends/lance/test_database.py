@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import lancedb
+import pyarrow as pa
 import pytest
 
 from backends.config import VectorSettings
@@ -72,6 +74,15 @@ def test_inserts_of_four_processes_with_eight_threads_each_are_all_kept(
     assert index.count(HERE, T) == 4 * 8 * 4
     found = {hit.chunk.content for hit in index.query(HERE, T, units(1)[0], max_chunks=1000)}
     assert found == {f"{w}-{t}-{n}" for w in range(4) for t in range(8) for n in range(4)}
+
+
+def test_a_table_of_a_release_with_other_columns_is_refused(index: LanceVectorIndex, directory: Path) -> None:
+    columns = pa.schema([("id", pa.string()), ("content", pa.string()), ("vector", pa.list_(pa.float32(), 8))])
+    lancedb.connect(str(directory)).create_table("old", schema=columns)
+    with pytest.raises(Unavailable, match="lacks the column document_id: another release wrote it"):
+        index.query(HERE, "old", units(1)[0], max_chunks=1)
+    with pytest.raises(Unavailable, match="another release"):
+        index.create(HERE, "old", 8)
 
 
 def create_and_drop(directory: str, name: str) -> None:

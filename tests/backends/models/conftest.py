@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from backends.models.store import ModelStore
 HIDDEN, INNER, LAYERS, VOCAB, POSITIONS = 32, 64, 1, 8, 16
 
 
-def write_tiny_bert(folder: Path, seed: int = 0) -> Path:
-    """A BERT of one layer with random weights, as a Hugging Face folder."""
+def write_tiny_bert(folder: Path, seed: int = 0, labels: Sequence[str] = ()) -> Path:
+    """A BERT of one layer with random weights, as a Hugging Face folder; with labels a classifier."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     shapes: dict[str, tuple[int, ...]] = {
@@ -45,6 +45,10 @@ def write_tiny_bert(folder: Path, seed: int = 0) -> Path:
             shapes |= {f"{prefix}{name}.weight": (outputs, inputs), f"{prefix}{name}.bias": (outputs,)}
         for name in ("attention.output.LayerNorm", "output.LayerNorm"):
             shapes |= {f"{prefix}{name}.weight": (HIDDEN,), f"{prefix}{name}.bias": (HIDDEN,)}
+    if labels:
+        shapes = {f"bert.{name}": shape for name, shape in shapes.items()}
+        shapes |= {"bert.pooler.dense.weight": (HIDDEN, HIDDEN), "bert.pooler.dense.bias": (HIDDEN,)}
+        shapes |= {"classifier.weight": (len(labels), HIDDEN), "classifier.bias": (len(labels),)}
     header: dict[str, object] = {}
     data = b""
     for name, shape in shapes.items():
@@ -53,7 +57,7 @@ def write_tiny_bert(folder: Path, seed: int = 0) -> Path:
         data += tensor
     head = json.dumps(header).encode()
     (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + data)
-    config = {
+    config: dict[str, object] = {
         "model_type": "bert",
         "hidden_act": "gelu",
         "hidden_size": HIDDEN,
@@ -64,6 +68,8 @@ def write_tiny_bert(folder: Path, seed: int = 0) -> Path:
         "max_position_embeddings": POSITIONS,
         "pad_token_id": 0,
     }
+    if labels:
+        config |= {"architectures": ["BertForSequenceClassification"], "id2label": dict(enumerate(labels))}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# Tiny\n")
     words = ["[PAD]", "[UNK]", "one", "two", "three", "four", "five", "six"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import gguf
 import pytest
 
-from backends.errors import BadRequest, CorruptModel, Unsupported
-from backends.models.catalog import CATALOG, DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
+from backends.errors import BadRequest, CorruptModel
+from backends.models.catalog import CATALOG, DEFAULT_EMBEDDING_MODEL, DEFAULT_GUARD_MODEL, DEFAULT_LLM
 from backends.models.sources import resolve
 
 
@@ -24,7 +24,10 @@ def write_gguf(path: Path, licence: str | None = None) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "kind"), [(DEFAULT_LLM, "llm"), (DEFAULT_EMBEDDING_MODEL, "embedding")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(DEFAULT_LLM, "llm"), (DEFAULT_EMBEDDING_MODEL, "embedding"), (DEFAULT_GUARD_MODEL, "classifier")],
+)
 def test_a_default_model_is_pinned_to_one_archive(name: str, kind: str) -> None:
     source = resolve(name, CATALOG)
     assert (source.default_name, source.kind, source.licence) == (name, kind, "Apache-2.0")
@@ -79,11 +82,6 @@ def test_the_identity_of_a_folder_changes_with_its_files(tiny_bert: Path) -> Non
 def test_the_licence_of_a_folder_is_that_of_its_card(tiny_bert: Path, card: str, licence: str) -> None:
     (tiny_bert / "README.md").write_text(card)
     assert resolve(str(tiny_bert), CATALOG).licence == licence
-
-
-def test_a_hub_reference_is_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match=r"hf:org/model: .*hub is not supported"):
-        resolve("hf:org/model", CATALOG)
 
 
 @pytest.mark.parametrize("reference", ["", "no-such-model", "org/no-such-model", "/no/such/path", "~nobody-here/x"])

@@ -142,7 +142,7 @@ def test_a_converted_folder_is_taken_as_it_is(store: ModelStore, tmp_path: Path)
     assert (copied.name, copied.licence) == ("lab/tiny", "Apache-2.0")
     assert copied.files == original.manifest.files
     elsewhere.verify("lab/tiny")
-    with pytest.raises(BadRequest, match="already converted to int8"):
+    with pytest.raises(BadRequest, match="comes as int8"):
         elsewhere.pull(str(original.path), precision="fp32")
 
 

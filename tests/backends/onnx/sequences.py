@@ -93,7 +93,7 @@ class FixedBudget:
     def __init__(self, tokens: int) -> None:
         self._tokens = tokens
 
-    def tokens(self) -> int:
+    def tokens(self, running: int, waiting: int) -> int:
         return self._tokens
 
     def measured(self, tokens: int, seconds: float) -> None:

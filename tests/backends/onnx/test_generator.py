@@ -314,7 +314,7 @@ TOOL = ToolDefinition(tool_name="weather")
             "banana",
             "/response_format/json_schema",
         ),
-        (replace(asked(TIPS), model=DEFAULT_EMBEDDING_MODEL), BadRequest, "embedding model", "/model_id"),
+        (replace(asked(TIPS), model=DEFAULT_EMBEDDING_MODEL), BadRequest, "no language model", "/model_id"),
         (replace(asked(TIPS), model="no/such"), UnknownReference, "no/such", None),
     ],
     ids=["image", "image context", "a tool twice", "no tools", "response_format", "embedding model", "unknown model"],
@@ -337,7 +337,7 @@ def test_limits_are_known_without_loading(model_store: ModelStore) -> None:
     generator = OnnxTextGenerator(model_store, SETTINGS)
     assert generator.limits(DEFAULT_LLM) == ModelLimits(1024)
     assert generator.stats() == {}
-    with pytest.raises(BadRequest, match="embedding model"):
+    with pytest.raises(BadRequest, match="no language model"):
         generator.limits(DEFAULT_EMBEDDING_MODEL)
     with pytest.raises(UnknownReference):
         generator.limits("no/such")
@@ -433,7 +433,7 @@ def test_models_share_the_memory_there_is_and_one_at_work_is_never_given_up(
         assert set(residency.loaded()) == {DEFAULT_LLM}
         assert embedder.embed(context, texts).dimension == 384
         assert set(residency.loaded()) == {DEFAULT_EMBEDDING_MODEL}
-        with pytest.raises(BadRequest, match="embedding model"):
+        with pytest.raises(BadRequest, match="no language model"):
             generator.generate(context, replace(asked(TIPS), model=DEFAULT_EMBEDDING_MODEL))
         running = generator.generate(context, asked(TIPS, 400, repetition_penalty=1.3))
         next(running)

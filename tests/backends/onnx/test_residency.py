@@ -147,3 +147,29 @@ def test_unloading_and_closing(residency: Residency, clock: Clock) -> None:
     assert b.closed == 1
     with pytest.raises(Unavailable):
         used(residency, clock, "c")
+
+
+def test_places_tell_who_uses_a_model_and_for_how_long_nobody_has(residency: Residency, clock: Clock) -> None:
+    model = used(residency, clock, "a")
+    clock.now += 3
+    with residency.use("b", lambda: 20, Model):
+        places = residency.residences()
+        assert (places["a"].model, places["a"].size, places["a"].users, places["a"].idle_s) == (model, 40, 0, 3.0)
+        assert (places["b"].size, places["b"].users, places["b"].idle_s) == (20, 1, None)
+    model.busy = True
+    assert residency.residences()["a"].idle_s is None
+
+
+def test_a_long_answer_counts_as_use(clock: Clock) -> None:
+    residency = Residency(keep_alive_s=1000, clock=clock)  # its own thread finds nothing to do
+    model = used(residency, clock, "a")
+    model.busy = True
+    clock.now += 5000
+    residency.expire()
+    model.busy = False
+    residency.expire()
+    assert residency.loaded() == {"a": model}, "it was busy a moment ago"
+    clock.now += 1001
+    residency.expire()
+    assert residency.loaded() == {}
+    residency.close()

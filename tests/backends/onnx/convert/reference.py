@@ -111,6 +111,12 @@ def llama_from_gguf(path: Path) -> Llama:
 
 def bert_embedding(folder: Path, weights: dict[str, Array], ids: list[int]) -> Array:
     """The mean of the last states of one text, at length 1; float64 [hidden]."""
+    mean = bert_states(folder, weights, ids).mean(0)
+    return np.asarray(mean / np.linalg.norm(mean))
+
+
+def bert_states(folder: Path, weights: dict[str, Array], ids: list[int]) -> Array:
+    """The last states of one text; float64 [tokens, hidden]."""
     config = json.loads((folder / "config.json").read_text())
     w = {name: value.astype(np.float64) for name, value in weights.items() if value.dtype.kind == "f"}
     heads = config["num_attention_heads"]
@@ -120,7 +126,7 @@ def bert_embedding(folder: Path, weights: dict[str, Array], ids: list[int]) -> A
 
     def norm(x: Array, name: str) -> Array:
         centred = x - x.mean(-1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config["layer_norm_eps"])
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.get("layer_norm_eps", 1e-12))
         return np.asarray(scaled * w[name + ".weight"] + w[name + ".bias"])
 
     x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][: len(ids)]
@@ -138,5 +144,4 @@ def bert_embedding(folder: Path, weights: dict[str, Array], ids: list[int]) -> A
         inner = linear(x, p + "intermediate.dense")
         inner = inner * (1 + ERF(inner / math.sqrt(2))) / 2
         x = norm(x + linear(inner, p + "output.dense"), p + "output.LayerNorm")
-    mean = x.mean(0)
-    return np.asarray(mean / np.linalg.norm(mean))
+    return np.asarray(x)

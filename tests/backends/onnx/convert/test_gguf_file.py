@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from backends.errors import CorruptModel, Unsupported
-from backends.onnx.convert import convert_llama
+from backends.onnx.convert import convert_decoder
 from backends.onnx.convert.chat_files import from_gguf
+from backends.onnx.convert.decoder_gguf import GgufDecoder
 from backends.onnx.convert.gguf_file import GgufFile
-from backends.onnx.convert.llama_gguf import GgufLlama
 from backends.onnx.convert.quantise import Int8Blocks
 from tests.backends.onnx.convert import tiny
 from tests.backends.onnx.convert.decoder import Decoder
@@ -119,7 +119,7 @@ def test_llama3_divisors_of_a_gguf_file_act(tmp_path: Path) -> None:
     tensors = tiny.weights(tiny.CONFIG, GGUF_NAMES)
     divisors = np.array([1, 1, 1, 2, 3, 5, 8, 8], np.float32)
     path = tiny.write_gguf(tmp_path / "m.gguf", tiny.CONFIG, {**tensors, "rope_freqs.weight": divisors})
-    convert_llama(path, tmp_path / "out", precision="fp32")
+    convert_decoder(path, tmp_path / "out", precision="fp32")
     ids = [*range(0, 250, 3)]
     expected = tiny.reference(tiny.CONFIG, tensors, tiny.frequencies(tiny.CONFIG) / divisors).logits(ids)
     np.testing.assert_allclose(Decoder(tmp_path / "out").all_logits(ids), expected, atol=2e-3)
@@ -132,7 +132,7 @@ def test_llama3_divisors_of_a_gguf_file_act(tmp_path: Path) -> None:
         ({"llama.rope.scaling.type": "yarn"}, "yarn"),
         ({"llama.rope.dimension_count": 8}, "a part of each head"),
         ({"llama.attention.head_count_kv": [2, 1]}, "differs between the layers"),
-        ({"tokenizer.ggml.model": "llama"}, "tokenizer 'llama'"),
+        ({"tokenizer.ggml.model": "t5"}, "tokenizer 't5'"),
         ({"tokenizer.ggml.pre": "chatglm-bpe"}, "chatglm-bpe"),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_variant_that_is_not_understood_is_refused_by_name(tmp_path: Path, ext
     tensors = tiny.weights(tiny.CONFIG, GGUF_NAMES)
     path = tiny.write_gguf(tmp_path / "m.gguf", tiny.CONFIG, tensors, extra=extra)
     with pytest.raises(Unsupported, match=named):
-        convert_llama(path, tmp_path / "out")
+        convert_decoder(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -159,7 +159,7 @@ def test_metadata_that_contradicts_the_tensors_is_corrupt(tmp_path: Path, extra:
     tensors = tiny.weights(tiny.CONFIG, GGUF_NAMES)
     path = tiny.write_gguf(tmp_path / "m.gguf", tiny.CONFIG, tensors, extra=extra)
     with pytest.raises(CorruptModel, match=reason):
-        convert_llama(path, tmp_path / "out")
+        convert_decoder(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -173,7 +173,7 @@ def test_numbers_that_are_not_finite_are_corrupt(
     tensors["blk.1.ffn_up.weight"][3, 5] = bad
     path = tiny.write_gguf(tmp_path / "m.gguf", tiny.CONFIG, tensors, quantisation=quantisation)
     with pytest.raises(CorruptModel, match=r"blk\.1\.ffn_up\.weight' holds numbers that are not finite"):
-        convert_llama(path, tmp_path / "out")
+        convert_decoder(path, tmp_path / "out")
 
 
 def test_whatever_bytes_of_the_header_change_the_file_is_read_or_refused(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_whatever_bytes_of_the_header_change_the_file_is_read_or_refused(tmp_pat
         path.write_bytes(changed)
         try:
             file = GgufFile(path)
-            GgufLlama(file)
+            GgufDecoder(file)
             from_gguf(file)
             outcomes.add("read")
         except (CorruptModel, Unsupported) as error:

@@ -58,7 +58,7 @@ def test_user_defined_tokens_are_whole_but_not_special(tmp_path: Path) -> None:
         ("tokenizer.ggml.tokens", ["a"] * 260, "names a token twice"),
         ("tokenizer.ggml.merges", ["nospace"], "'nospace'"),
         ("tokenizer.ggml.merges", ["x y"], "'x y' names tokens that are not in the vocabulary"),
-        ("tokenizer.ggml.merges", None, "needs tokens, merges"),
+        ("tokenizer.ggml.merges", None, "needs merges"),
         ("tokenizer.ggml.pre", 3, "must be a string"),
     ],
 )

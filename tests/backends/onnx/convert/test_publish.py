@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.onnx.convert import convert_llama
+from backends.onnx.convert import convert_decoder
 from backends.onnx.convert.publish import published
 from tests.backends.onnx.convert import tiny
 from tests.backends.onnx.convert.reference import HUGGING_FACE_NAMES
@@ -17,14 +17,14 @@ from tests.backends.onnx.convert.reference import HUGGING_FACE_NAMES
 CONVERT_AND_HANG = """
 import sys
 from pathlib import Path
-from backends.onnx.convert import convert_llama
+from backends.onnx.convert import convert_decoder
 
 def hang(stage, share):
     if share >= float(sys.argv[3]):
         print("reached", flush=True)
         sys.stdin.read()
 
-convert_llama(Path(sys.argv[1]), Path(sys.argv[2]), progress=hang)
+convert_decoder(Path(sys.argv[1]), Path(sys.argv[2]), progress=hang)
 """
 
 
@@ -38,13 +38,14 @@ def test_a_killed_conversion_leaves_nothing_and_the_next_one_cleans_up(tmp_path:
         assert process.stdout is not None
         assert process.stdout.readline() == b"reached\n"
         (partial,) = models.iterdir()
-        convert_llama(source, models / "m")  # a second one beside it takes nothing away from the first, which is alive
+        # A second one beside it takes nothing away from the first, which is alive.
+        convert_decoder(source, models / "m")
         assert (partial / "model.onnx.data").exists()
         (models / "m").rename(tmp_path / "aside")
         process.send_signal(signal.SIGKILL)
         process.wait(30)
     assert [path.name for path in models.iterdir()] == [partial.name]
-    convert_llama(source, models / "m")
+    convert_decoder(source, models / "m")
     assert [path.name for path in models.iterdir()] == ["m"]
 
 
@@ -81,7 +82,7 @@ def test_a_directory_whose_replacement_was_killed_half_way_is_put_back(tmp_path:
 def test_progress_rises_to_one(tmp_path: Path) -> None:
     source = tiny.write_folder(tmp_path / "source", tiny.CONFIG, tiny.weights(tiny.CONFIG, HUGGING_FACE_NAMES))
     seen: list[tuple[str, float]] = []
-    convert_llama(source, tmp_path / "m", progress=lambda stage, share: seen.append((stage, share)))
+    convert_decoder(source, tmp_path / "m", progress=lambda stage, share: seen.append((stage, share)))
     shares = [share for _, share in seen]
     assert shares == sorted(shares)
     assert seen[-1] == ("done", 1.0)

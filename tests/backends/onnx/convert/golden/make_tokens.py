@@ -19,7 +19,7 @@ import unicodedata
 import urllib.request
 from pathlib import Path
 
-RULES = ("smollm", "llama-bpe", "qwen2", "gpt-2", "default")
+RULES = ("smollm", "llama-bpe", "qwen2", "gpt-2", "default", "dbrx", "gpt-4o", "tekken")
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from backends.errors import CorruptModel, Unsupported
-from backends.onnx.convert import convert_llama
+from backends.onnx.convert import convert_decoder
 from backends.onnx.convert.chat_files import from_folder
+from backends.onnx.convert.decoder_huggingface import HuggingFaceDecoder
 from backends.onnx.convert.folder import ModelFolder
-from backends.onnx.convert.llama_huggingface import HuggingFaceLlama
 from tests.backends.onnx.convert import tiny
 from tests.backends.onnx.convert.decoder import Decoder
 from tests.backends.onnx.convert.reference import HUGGING_FACE_NAMES, Array
@@ -29,7 +29,7 @@ LLAMA3 = {
 
 def converted(tmp_path: Path, config: dict[str, Any], **how: Any) -> tuple[Decoder, dict[str, Array]]:
     tensors = tiny.weights(config, HUGGING_FACE_NAMES)
-    convert_llama(tiny.write_folder(tmp_path / "source", config, tensors, **how), tmp_path / "out", precision="fp32")
+    convert_decoder(tiny.write_folder(tmp_path / "source", config, tensors, **how), tmp_path / "out", precision="fp32")
     return Decoder(tmp_path / "out", max_len=128), tensors
 
 
@@ -84,7 +84,7 @@ def test_tokens_and_sampling_come_from_every_file_that_names_them(tmp_path: Path
     (folder / "generation_config.json").write_text(json.dumps(generation))
     settings = {"bos_token": {"content": "<|begin_of_text|>"}, "chat_template": [{"name": "default", "template": "x"}]}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    convert_llama(folder, tmp_path / "out", precision="fp32")
+    convert_decoder(folder, tmp_path / "out", precision="fp32")
     config = Decoder(tmp_path / "out").config
     assert config.eos_token_ids == (40, 257, 258)  # 258 is <|eot_id|>, which no file names
     assert (config.bos_token_id, config.add_bos, config.pad_token_id) == (256, False, 41)
@@ -110,7 +110,7 @@ def test_a_variant_that_is_not_understood_is_refused_by_name(
     config = {**tiny.CONFIG, **change}
     folder = tiny.write_folder(tmp_path / "source", config, tiny.weights(config, HUGGING_FACE_NAMES))
     with pytest.raises(Unsupported, match=named):
-        convert_llama(folder, tmp_path / "out")
+        convert_decoder(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -119,7 +119,7 @@ def test_a_tensor_that_has_no_place_in_the_graph_is_refused_by_name(tmp_path: Pa
     tensors["model.layers.0.self_attn.q_proj.bias"] = np.ones(64, np.float32)
     folder = tiny.write_folder(tmp_path / "source", tiny.CONFIG, tensors)
     with pytest.raises(Unsupported, match=r"q_proj\.bias"):
-        convert_llama(folder, tmp_path / "out")
+        convert_decoder(folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_configuration_that_contradicts_the_files_is_corrupt(
     folder = tiny.write_folder(tmp_path / "source", tiny.CONFIG, tiny.weights(tiny.CONFIG, HUGGING_FACE_NAMES))
     (folder / "config.json").write_text(json.dumps({**tiny.CONFIG, **change}))
     with pytest.raises(CorruptModel, match=reason) as caught:
-        convert_llama(folder, tmp_path / "out")
+        convert_decoder(folder, tmp_path / "out")
     assert caught.value.file == "config.json"
     assert not (tmp_path / "out").exists()
 
@@ -154,12 +154,12 @@ def test_a_broken_tokenizer_file_is_corrupt(tmp_path: Path, content: str) -> Non
     folder = tiny.write_folder(tmp_path / "source", tiny.CONFIG, tiny.weights(tiny.CONFIG, HUGGING_FACE_NAMES))
     (folder / "tokenizer.json").write_text(content)
     with pytest.raises(CorruptModel, match=r"tokenizer\.json"):
-        convert_llama(folder, tmp_path / "out")
+        convert_decoder(folder, tmp_path / "out")
 
 
 def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorruptModel, match=r"nothing\.gguf.*is missing"):
-        convert_llama(tmp_path / "nothing.gguf", tmp_path / "out")
+        convert_decoder(tmp_path / "nothing.gguf", tmp_path / "out")
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.inf])
@@ -168,7 +168,7 @@ def test_numbers_that_are_not_finite_are_corrupt(tmp_path: Path, bad: float) -> 
     tensors["model.norm.weight"][7] = bad
     folder = tiny.write_folder(tmp_path / "source", tiny.CONFIG, tensors)
     with pytest.raises(CorruptModel, match=r"model\.norm\.weight' holds numbers that are not finite"):
-        convert_llama(folder, tmp_path / "out")
+        convert_decoder(folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
@@ -185,7 +185,7 @@ def test_whatever_bytes_of_a_file_change_the_folder_is_read_or_refused(tmp_path:
         (folder / name).write_bytes(changed)
         try:
             opened = ModelFolder(folder)
-            HuggingFaceLlama(opened)
+            HuggingFaceDecoder(opened)
             from_folder(opened)
         except (CorruptModel, Unsupported):
             refused += 1

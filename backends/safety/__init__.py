@@ -1,0 +1,1 @@
+"""Shields: one module for each kind of provider of the safety API."""
