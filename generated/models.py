@@ -438,8 +438,8 @@ LogSeverity = TypeAliasType("LogSeverity", Literal['verbose', 'debug', 'info', '
 
 
 class MetricEvent(BaseModel):
-    trace_id: str
-    span_id: str
+    trace_id: Annotated[str, Field(max_length=256, min_length=1)]
+    span_id: Annotated[str, Field(max_length=256, min_length=1)]
     timestamp: datetime
     attributes: dict[str, Any] | None = None
     type: Literal['metric'] = 'metric'
@@ -468,8 +468,8 @@ StructuredLogPayload = TypeAliasType(
 
 
 class UnstructuredLogEvent(BaseModel):
-    trace_id: str
-    span_id: str
+    trace_id: Annotated[str, Field(max_length=256, min_length=1)]
+    span_id: Annotated[str, Field(max_length=256, min_length=1)]
     timestamp: datetime
     attributes: dict[str, Any] | None = None
     type: Literal['unstructured_log'] = 'unstructured_log'
@@ -971,8 +971,8 @@ class ListToolsResponse(BaseModel):
 
 
 class StructuredLogEvent(BaseModel):
-    trace_id: str
-    span_id: str
+    trace_id: Annotated[str, Field(max_length=256, min_length=1)]
+    span_id: Annotated[str, Field(max_length=256, min_length=1)]
     timestamp: datetime
     attributes: dict[str, Any] | None = None
     type: Literal['structured_log'] = 'structured_log'

@@ -70,7 +70,7 @@ class Telemetry:
     ) -> list[Trace]:
         """At most `MAX_TRACES` traces with a span that meets all filters. Raises BadRequest, NoProvider."""
         _check_count("attribute_filters", filters)
-        order = [_column(text) for text in order_by or ()]
+        order = [_column(text) for text in order_by or () if text]
         return self._written().traces(context, filters or (), order, min(limit, MAX_TRACES), offset)
 
     def trace(self, context: CallContext, trace_id: str) -> Trace:

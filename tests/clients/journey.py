@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 
-from llama_stack_client import BadRequestError, InternalServerError, LlamaStackClient
+from llama_stack_client import BadRequestError, InternalServerError, LlamaStackClient, NotFoundError
 from llama_stack_client.lib.inference.event_logger import EventLogger
 
 LLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -334,25 +334,42 @@ def ids_with_slashes_reach_every_kind_of_resource(client: LlamaStackClient) -> N
     assert client.scoring_functions.retrieve(name) is None
 
 
+def telemetry_keeps_what_is_logged_and_answers_filters(client: LlamaStackClient) -> None:
+    conditions = [{"key": "a", "op": "eq", "value": "x, 'y'"}, {"key": "b", "op": "gt", "value": 3}]
+    trace_id, span_id = uuid.uuid4().hex, uuid.uuid4().hex[:16]
+    common = {"trace_id": trace_id, "span_id": span_id, "timestamp": datetime(2026, 1, 2, 3, 4, 5, 678)}
+    events = [
+        {
+            "type": "structured_log",
+            "payload": {"type": "span_start", "name": "n"},
+            "attributes": {"a": "x, 'y'", "b": 4},
+        },
+        {"type": "unstructured_log", "message": "m", "severity": "info"},
+        {"type": "metric", "metric": "count", "value": 1, "unit": "1"},
+        {"type": "structured_log", "payload": {"type": "span_end", "status": "ok"}},
+    ]
+    for event in events:
+        client.telemetry.log_event(event={**common, **event}, ttl_seconds=60)
+    assert client.telemetry.get_trace(trace_id).root_span_id == span_id
+    assert client.telemetry.get_span(span_id, trace_id=trace_id).name == "n"
+    found = client.telemetry.query_traces(attribute_filters=conditions, order_by=["-start_time", "trace_id"])
+    assert trace_id in {trace.trace_id for trace in found}
+    spans = client.telemetry.query_spans(attribute_filters=conditions, attributes_to_return=["a", "b"])
+    assert {"a": "x, 'y'", "b": 4} in [span.attributes for span in spans]
+    assert set(client.telemetry.get_span_tree(span_id)) == {span_id}
+    try:
+        client.telemetry.get_trace("0" * 32)
+    except NotFoundError:
+        return
+    raise AssertionError("no error was raised")
+
+
 def arguments_of_operations_that_are_not_built_are_understood(client: LlamaStackClient) -> None:
     """A wrong form would be a 400, before the handler that says 501."""
     once = client.with_options(max_retries=0)
-    conditions = [{"key": "a", "op": "eq", "value": "x, 'y'"}, {"key": "b", "op": "gt", "value": 3}]
-    naive = {
-        "type": "unstructured_log",
-        "trace_id": "0" * 32,
-        "span_id": "0" * 16,
-        "timestamp": datetime(2026, 1, 2, 3, 4, 5, 678),
-        "message": "m",
-        "severity": "info",
-    }
     calls: list[Callable[[], object]] = [
-        lambda: once.telemetry.query_spans(attribute_filters=conditions, attributes_to_return=["a", "b"]),
-        lambda: once.telemetry.query_spans(attribute_filters=[], attributes_to_return=[]),
-        lambda: once.telemetry.query_traces(attribute_filters=conditions, order_by=["-start_time", "trace_id"]),
         lambda: once.agents.session.retrieve("s", agent_id="a", turn_ids=["t1", "t2"]),
         lambda: list(once.tool_runtime.list_tools(tool_group_id="mcp::fs/x", mcp_endpoint={"uri": "http://h/sse"})),
-        lambda: once.telemetry.log_event(event=naive, ttl_seconds=60),
         lambda: once.eval.jobs.status("1", task_id="meta/task"),
     ]
     for number, call in enumerate(calls):
@@ -366,9 +383,9 @@ def arguments_of_operations_that_are_not_built_are_understood(client: LlamaStack
 
 def operation_that_is_not_built_says_so_at_once(client: LlamaStackClient) -> None:
     try:
-        client.with_options(max_retries=0).telemetry.get_trace("0" * 32)
+        client.with_options(max_retries=0).agents.delete("a")
     except InternalServerError as error:
-        assert error.status_code == 501 and "get_trace" in str(error)
+        assert error.status_code == 501 and "delete_agent" in str(error)
     else:
         raise AssertionError("no error was raised")
 

@@ -66,6 +66,8 @@ EVAL_CONFIG = {
     "type": "benchmark",
     "eval_candidate": {"type": "model", "model": LLM, "sampling_params": GREEDY},
 }
+TRACE, SPAN = "c" * 32, "c" * 16
+
 
 CASES = [
     Case("health"),
@@ -183,20 +185,19 @@ CASES = [
         "log_event",
         body={
             "event": {
-                "type": "unstructured_log",
-                "trace_id": "0" * 32,
-                "span_id": "0" * 16,
+                "type": "structured_log",
+                "trace_id": TRACE,
+                "span_id": SPAN,
                 "timestamp": "2026-01-01T00:00:00Z",
-                "message": "hello",
-                "severity": "info",
+                "payload": {"type": "span_start", "name": "contract"},
             },
-            "ttl_seconds": 60,
+            "ttl_seconds": 3600,
         },
     ),
     Case("query_traces", query={"limit": "1"}),
-    Case("get_trace", {"trace_id": "0" * 32}),
-    Case("get_span", {"trace_id": "0" * 32, "span_id": "0" * 16}),
-    Case("get_span_tree", {"span_id": "0" * 16}),
+    Case("get_trace", {"trace_id": TRACE}),
+    Case("get_span", {"trace_id": TRACE, "span_id": SPAN}),
+    Case("get_span_tree", {"span_id": SPAN}),
     Case("query_spans", query=_span_query()),
     Case(
         "save_spans_to_dataset",

@@ -22,7 +22,7 @@ from typing import Any
 import jsonschema_rs
 
 from codegen import conformance, normalise
-from tests.contract.cases import CASES, EMBEDDER, LLM
+from tests.contract.cases import CASES, EMBEDDER, LLM, SPAN, TRACE
 
 GENERATED = Path(__file__).parents[2] / "generated"
 PREFIX = "#/components/schemas/"
@@ -146,12 +146,13 @@ def _accept(operation: dict[str, Any]) -> None:
             schema = {"type": "object", "properties": {"uri": QUERY_TEXT}, "required": ["uri"]}
             schema["additionalProperties"] = False
         elif schema.get("type") == "array":
-            schema["items"] = schema["items"] | QUERY_TEXT
+            schema["items"] = QUERY_TEXT | schema["items"]
         elif schema.get("type") == "string":
             schema |= PATH_ID if parameter["in"] == "path" else QUERY_TEXT
         parameter["schema"] = schema
-        if parameter["name"] == "tool_name":
-            parameter["example"] = TOOL
+        known = {"tool_name": TOOL, "trace_id": TRACE, "span_id": SPAN}
+        if parameter["in"] == "path" and parameter["name"] in known:
+            parameter["example"] = known[parameter["name"]]
 
 
 def lenient(schema: Any) -> Any:
