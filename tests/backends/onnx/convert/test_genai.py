@@ -65,7 +65,7 @@ def test_the_store_takes_the_folder_and_the_engine_answers_from_it(tmp_path: Pat
     assert (stored.manifest.precision, stored.manifest.metadata.architecture) == ("fp32", "llama")
     assert stored.manifest.defaults == {"temperature": pytest.approx(0.7), "top_k": 50, "top_p": pytest.approx(0.9)}
     assert (stored.path / "chat_template.jinja").read_text() == "{{ messages }}"
-    with pytest.raises(BadRequest, match="already converted to fp32"):
+    with pytest.raises(BadRequest, match="comes as fp32 and cannot become int4"):
         store.pull(str(source), name="genai", precision="int4")
     generator = OnnxTextGenerator(store, EngineSettings(device="cpu", threads=2, slots=2, prefill_chunk=16))
     try:
