@@ -137,7 +137,7 @@ def test_errors_are_the_exceptions_of_the_client(client) -> None:
         client.inference.chat_completion(model_id="m", messages=[{"role": "alien", "content": "x"}])
     assert "/messages/0" in str(caught.value)
     with pytest.raises(llama_stack_client.InternalServerError) as failed:
-        client.telemetry.query_traces()
+        client.post_training.job.list()
     assert failed.value.status_code == 501
 
 
