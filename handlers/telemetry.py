@@ -63,5 +63,5 @@ def query_traces(
 
 
 def save_spans_to_dataset(call: Call, body: SaveSpansToDatasetRequest) -> None:
-    """POST /v1/telemetry/spans/export: needs datasets with rows; `backends.telemetry.answers.export_rows` makes them."""
+    """POST /v1/telemetry/spans/export: waits for datasets with rows; `telemetry/answers.py` can make them already."""
     raise NotBuilt("save_spans_to_dataset")
