@@ -27,8 +27,12 @@ from backends.inference import (
 from backends.telemetry.records import Record
 from generated.models import (
     URL,
+    InterleavedContent,
     Message,
     QueryCondition,
+    RAGDocument,
+    RAGQueryConfig,
+    RAGQueryResult,
     SafetyViolation,
     Span,
     SpanWithStatus,
@@ -216,11 +220,85 @@ class ResourceStore(Service, Protocol):
         """The data of an unclaimed storage name has been deleted."""
 
 
-class ToolCatalog(Service, Protocol):
-    """A provider of tools: what a tool group offers. Running them is the ToolRuntime port of the agents."""
+@dataclass(frozen=True, slots=True)
+class ToolFile:
+    """A file that a tool is given or makes. name: without folders."""
+
+    name: str
+    data: bytes
+    mime_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool answered. A tool that failed has an `error_message`, and its `content` tells a model what happened.
+
+    error_code: of the tool's own numbering, None without an error. files: what it made beside its answer.
+    """
+
+    content: InterleavedContent
+    error_message: str | None = None
+    error_code: int | None = None
+    files: tuple[ToolFile, ...] = ()
+
+
+class ToolRuntime(Protocol):
+    """A provider of tools: what a tool group offers, and running it. Many threads may call one at a time."""
 
     def list_tools(self, context: CallContext, toolgroup_id: str, endpoint: URL | None) -> list[ToolDef]:
-        """The tools behind a group or an MCP endpoint. Raises BadRequest for a group this provider does not know."""
+        """The tools behind a group, or behind an MCP endpoint.
+
+        Raises:
+            BadRequest: no group this provider knows, or an endpoint that does not answer as one. Forbidden: an endpoint
+            that the settings do not allow. Misconfigured: this machine lacks what the tools need, by name.
+        """
+
+    def invoke(
+        self, context: CallContext, tool: Resource, group: Resource, arguments: JsonObject, files: Sequence[ToolFile]
+    ) -> ToolResult:
+        """Run a registered tool. What goes wrong while it runs is a result with an error, which a model can read.
+
+        arguments: those of the call over those of the group. files: what the caller gives the tool to work on; a tool
+        that takes none ignores them.
+
+        Raises:
+            BadRequest: arguments that the tool cannot take, by name. Cancelled, DeadlineExceeded.
+        """
+
+
+class Retrieval(Protocol):
+    """Documents into vector dbs, and what of them bears on a question: what the tools of `builtin::rag` run on."""
+
+    def insert(
+        self,
+        context: CallContext,
+        vector_db_id: str,
+        documents: Sequence[RAGDocument],
+        *,
+        chunk_size_in_tokens: int,
+        where: str = "/documents",
+    ) -> None:
+        """Cut the documents into chunks and index them; a document id that is there already is replaced.
+
+        where: JSON pointer of the documents, for errors.
+
+        Raises:
+            UnknownReference: no such vector db. BadRequest: a document that cannot be read, by its place. Forbidden: a
+            URL that the settings do not allow. PayloadTooLarge.
+        """
+
+    def query(
+        self,
+        context: CallContext,
+        content: InterleavedContent,
+        vector_db_ids: Sequence[str],
+        config: RAGQueryConfig | None = None,
+    ) -> RAGQueryResult:
+        """What the vector dbs hold about `content`, within the token budget; no content where they hold nothing.
+
+        Raises:
+            UnknownReference: no such vector db or model. BadRequest: a template that cannot be rendered.
+        """
 
 
 class TelemetryStore(Service, Protocol):

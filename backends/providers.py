@@ -17,11 +17,12 @@ from backends.ports import (
     Classifier,
     Embedder,
     GuardModels,
+    Retrieval,
     Safety,
     Service,
     TelemetryStore,
     TextGenerator,
-    ToolCatalog,
+    ToolRuntime,
     VectorIndex,
 )
 from backends.safety.code_scanner import CodeScannerSafety, CodeScannerSettings
@@ -39,6 +40,7 @@ class Provider:
 
     models: the names it knows of a model type, for messages; None where it takes any. device: where it computes and
     why; None where that is no question. safety: its shields, given the models to judge with, which others have.
+    tools: its tools, given the retrieval that some of them run on.
     """
 
     api: ApiName
@@ -48,11 +50,11 @@ class Provider:
     embedder: Embedder | None = None
     classifier: Classifier | None = None
     vectors: VectorIndex | None = None
-    tools: ToolCatalog | None = None
     telemetry: TelemetryStore | None = None
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
     safety: Callable[[GuardModels], Safety] | None = None
+    tools: Callable[[Retrieval], ToolRuntime] | None = None
 
     @property
     def remote(self) -> bool:
@@ -61,7 +63,7 @@ class Provider:
 
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
-        for role in ("generator", "embedder", "classifier", "vectors", "tools", "telemetry"):
+        for role in ("generator", "embedder", "classifier", "vectors", "telemetry"):
             service: Service | None = getattr(self, role)
             if service is not None:
                 yield f"{self.api}:{self.provider_id}:{role}", service
@@ -301,9 +303,10 @@ def _memory_vectors(_settings: BackendSettings, entry: ProviderSettings) -> Prov
 
 
 def _memory_tools(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
-    from backends.memory.tools import MemoryToolCatalog
+    from backends.memory.tools import MemoryToolRuntime
 
-    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=MemoryToolCatalog())
+    runtime = MemoryToolRuntime()
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
 
 
 def _sql_telemetry(settings: BackendSettings, entry: ProviderSettings) -> Provider:

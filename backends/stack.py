@@ -11,8 +11,9 @@ from backends.config import MEMORY_URL, ApiName, BackendSettings
 from backends.context import CallContext
 from backends.errors import StackError
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
-from backends.ports import ResourceStore, Service
+from backends.ports import ResourceStore, Retrieval, Service
 from backends.providers import FACTORIES, Factory, Providers
+from backends.rag import Rag
 from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
 from backends.telemetry.inference import traced
 from backends.telemetry.recorder import SpanRecorder
@@ -42,6 +43,7 @@ class Backends:
     scoring_functions: ScoringFunctions
     eval_tasks: EvalTasks
     tool_groups: ToolGroups
+    rag: Retrieval
     telemetry: Telemetry
     tracing: Tracing
 
@@ -95,17 +97,20 @@ def open_backends(
         raise
     telemetry = _open_telemetry(settings, providers, tracing, spans_dropped)
     models = Models(store, providers)
+    vector_dbs = VectorDbs(store, providers, models)
+    rag = Rag(vector_dbs, models)
     backends = Backends(
         version=version,
         store=store,
         providers=providers,
         models=models,
         shields=Shields(store, providers, models),
-        vector_dbs=VectorDbs(store, providers, models),
+        vector_dbs=vector_dbs,
         datasets=Datasets(store, providers),
         scoring_functions=ScoringFunctions(store, providers),
         eval_tasks=EvalTasks(store, providers),
-        tool_groups=ToolGroups(store, providers),
+        tool_groups=ToolGroups(store, providers, rag),
+        rag=rag,
         telemetry=telemetry,
         tracing=tracing,
     )

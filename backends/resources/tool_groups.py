@@ -1,4 +1,4 @@
-"""Registered tool groups and the tools they bring."""
+"""Registered tool groups, the tools they bring, and what runs them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,35 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, NotFound
-from backends.ports import Resource, ResourceKey, ResourceStore
-from backends.providers import Providers
+from backends.errors import BadRequest, Conflict, NotFound, UnknownReference
+from backends.ports import (
+    JsonObject,
+    Resource,
+    ResourceKey,
+    ResourceStore,
+    Retrieval,
+    ToolFile,
+    ToolResult,
+    ToolRuntime,
+)
+from backends.providers import Provider, Providers
 from backends.resources.registry import Registry
-from backends.resources.rules import check_id, retry_conflicts
+from backends.resources.rules import check_id, name_some, retry_conflicts
 from generated.models import RegisterToolGroupRequest, Tool, ToolDef, ToolGroup
 
 
 class ToolGroups:
     """Tool groups of the tool_runtime API. Names of tools are global: a tool belongs to one group."""
 
-    def __init__(self, store: ResourceStore, providers: Providers) -> None:
+    def __init__(self, store: ResourceStore, providers: Providers, retrieval: Retrieval) -> None:
         self._registry = Registry(store, providers, "tool_group", "tool_runtime", "tool group", "toolgroup_id")
         self._store = store
         self._providers = providers
+        self._runtimes = {
+            provider.provider_id: provider.tools(retrieval)
+            for provider in providers.list()
+            if provider.api == "tool_runtime" and provider.tools is not None
+        }
 
     def register(self, context: CallContext, request: RegisterToolGroupRequest) -> ToolGroup:
         """Insert or replace the group together with the tools its provider lists now; tools that are gone go.
@@ -31,9 +45,7 @@ class ToolGroups:
         """
         body = request.model_dump(mode="json", include={"mcp_endpoint", "args"}, exclude_none=True)
         provider, group = self._registry.prepare(request.toolgroup_id, request.provider_id, None, body)
-        if provider.tools is None:
-            raise BadRequest(f"provider `{provider.provider_id}` has no tools", where="/provider_id")
-        definitions = provider.tools.list_tools(context, request.toolgroup_id, request.mcp_endpoint)
+        definitions = self._runtime(provider).list_tools(context, request.toolgroup_id, request.mcp_endpoint)
         tools = {tool.identifier: tool for tool in (_tool_resource(group, found) for found in definitions)}
         if len(tools) < len(definitions):
             names = sorted(found.name for found in definitions)
@@ -71,6 +83,29 @@ class ToolGroups:
             self._providers.require("tool_runtime")
             raise NotFound(f"tool {name!r} not found", where="tool_name")
         return _tool(resource)
+
+    def invoke(
+        self, context: CallContext, name: str, arguments: JsonObject, files: Sequence[ToolFile] = (), *, where: str
+    ) -> ToolResult:
+        """Run a registered tool; `arguments` come over those of its group. Safe to call from many threads.
+
+        Raises:
+            UnknownReference: no such tool. What `ToolRuntime.invoke` raises.
+        """
+        resource = self._store.get(context, "tool", name)
+        if resource is None:
+            self._providers.require("tool_runtime")
+            there = name_some([tool.identifier for tool in self._store.list(context, "tool")])
+            raise UnknownReference(f"tool {name!r} not found; registered: {there}", where=where)
+        group = self._registry.existing(context, resource.body["toolgroup_id"])
+        runtime = self._runtime(self._providers.resolve("tool_runtime", resource.provider_id))
+        return runtime.invoke(context, resource, group, {**group.body.get("args", {}), **arguments}, files)
+
+    def _runtime(self, provider: Provider) -> ToolRuntime:
+        runtime = self._runtimes.get(provider.provider_id)
+        if runtime is None:
+            raise BadRequest(f"provider `{provider.provider_id}` has no tools", where="/provider_id")
+        return runtime
 
     def _tools(self, context: CallContext, toolgroup_id: str | None, *, own: bool = False) -> Sequence[Resource]:
         return [

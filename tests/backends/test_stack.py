@@ -29,7 +29,6 @@ def test_an_open_stack_names_its_services_and_its_version(tmp_path: Path) -> Non
         "inference:memory:embedder",
         "inference:memory:classifier",
         "vector_io:memory:vectors",
-        "tool_runtime:memory:tools",
         "telemetry:memory:telemetry",
     }
     for service in stack.services().values():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backends.errors import BadRequest, NotFound
-from backends.memory.tools import MemoryToolCatalog
+from backends.memory.tools import MemoryToolRuntime
 from generated import models as m
 from generated.models import ToolDef
 from handlers import datasets, eval_tasks, models, scoring_functions, shields, tool_groups, vector_dbs
@@ -84,8 +84,10 @@ def test_an_unregistered_object_is_gone_and_not_found_again(call: Call, kind: st
 
 
 def test_a_tool_group_comes_and_goes_with_its_tools(call: Call) -> None:
-    catalog = call.backends.providers.resolve("tool_runtime", None).tools
-    assert isinstance(catalog, MemoryToolCatalog)
+    open_tools = call.backends.providers.resolve("tool_runtime", None).tools
+    assert open_tools is not None
+    catalog = open_tools(call.backends.rag)
+    assert isinstance(catalog, MemoryToolRuntime)
     catalog.put(ID, [ToolDef(name="t/1")])
     request = m.RegisterToolGroupRequest(toolgroup_id=ID, provider_id="memory")
     assert tool_groups.register_tool_group(call, request) is None

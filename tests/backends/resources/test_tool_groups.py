@@ -6,7 +6,7 @@ import pytest
 
 from backends.context import CallContext
 from backends.errors import BadRequest, Conflict, Forbidden, NotFound
-from backends.memory.tools import MemoryToolCatalog
+from backends.memory.tools import MemoryToolRuntime
 from backends.stack import Backends
 from generated.models import URL, RegisterToolGroupRequest, Tool, ToolDef, ToolGroup, ToolParameter
 
@@ -22,10 +22,12 @@ def definitions(*names: str) -> list[ToolDef]:
 
 
 @pytest.fixture
-def catalog(stack: Backends) -> MemoryToolCatalog:
+def catalog(stack: Backends) -> MemoryToolRuntime:
     """What the provider offers; the group `g` has the tools a and b."""
-    tools = stack.providers.resolve("tool_runtime", "memory").tools
-    assert isinstance(tools, MemoryToolCatalog)
+    open_tools = stack.providers.resolve("tool_runtime", "memory").tools
+    assert open_tools is not None
+    tools = open_tools(stack.rag)
+    assert isinstance(tools, MemoryToolRuntime)
     tools.put("g", definitions("a", "b"))
     return tools
 
@@ -35,7 +37,7 @@ def names(stack: Backends, context: CallContext, group: str | None = None) -> li
 
 
 def test_a_registered_group_brings_the_tools_of_its_provider(
-    stack: Backends, context: CallContext, catalog: MemoryToolCatalog
+    stack: Backends, context: CallContext, catalog: MemoryToolRuntime
 ) -> None:
     parameter = ToolParameter(name="x", parameter_type="integer", description="a number", required=False, default=1)
     catalog.put("g", [ToolDef(name="t", description="d", parameters=[parameter], metadata={"k": [1]})])
@@ -55,13 +57,13 @@ def test_a_registered_group_brings_the_tools_of_its_provider(
     )
 
 
-def test_what_a_tool_leaves_out_is_filled(stack: Backends, context: CallContext, catalog: MemoryToolCatalog) -> None:
+def test_what_a_tool_leaves_out_is_filled(stack: Backends, context: CallContext, catalog: MemoryToolRuntime) -> None:
     stack.tool_groups.register(context, request())
     tool = stack.tool_groups.tool(context, "a")
     assert (tool.description, tool.parameters, tool.metadata) == ("", [], {})
 
 
-def test_tools_of_an_mcp_endpoint_run_there(stack: Backends, context: CallContext, catalog: MemoryToolCatalog) -> None:
+def test_tools_of_an_mcp_endpoint_run_there(stack: Backends, context: CallContext, catalog: MemoryToolRuntime) -> None:
     catalog.put(ENDPOINT.uri, definitions("remote"))
     stack.tool_groups.register(context, request("mcp::x/y", mcp_endpoint=ENDPOINT))
     assert stack.tool_groups.get(context, "mcp::x/y").mcp_endpoint == ENDPOINT
@@ -69,7 +71,7 @@ def test_tools_of_an_mcp_endpoint_run_there(stack: Backends, context: CallContex
 
 
 def test_registering_again_follows_the_provider(
-    stack: Backends, context: CallContext, catalog: MemoryToolCatalog
+    stack: Backends, context: CallContext, catalog: MemoryToolRuntime
 ) -> None:
     stack.tool_groups.register(context, request())
     stack.tool_groups.register(context, request())
@@ -81,7 +83,7 @@ def test_registering_again_follows_the_provider(
 
 
 def test_a_name_of_another_groups_tool_is_a_conflict_that_changes_nothing(
-    stack: Backends, context: CallContext, catalog: MemoryToolCatalog
+    stack: Backends, context: CallContext, catalog: MemoryToolRuntime
 ) -> None:
     stack.tool_groups.register(context, request("g"))
     catalog.put("h", definitions("z", "b"))
@@ -92,7 +94,7 @@ def test_a_name_of_another_groups_tool_is_a_conflict_that_changes_nothing(
 
 
 def test_unregistering_takes_the_tools_along_and_frees_their_names(
-    stack: Backends, context: CallContext, catalog: MemoryToolCatalog
+    stack: Backends, context: CallContext, catalog: MemoryToolRuntime
 ) -> None:
     catalog.put("h", definitions("c"))
     stack.tool_groups.register(context, request("g"))
@@ -105,7 +107,7 @@ def test_unregistering_takes_the_tools_along_and_frees_their_names(
         stack.tool_groups.unregister(context, "g")
 
 
-def test_tools_are_listed_by_group(stack: Backends, context: CallContext, catalog: MemoryToolCatalog) -> None:
+def test_tools_are_listed_by_group(stack: Backends, context: CallContext, catalog: MemoryToolRuntime) -> None:
     catalog.put("h", definitions("c"))
     stack.tool_groups.register(context, request("g"))
     stack.tool_groups.register(context, request("h"))
@@ -122,7 +124,7 @@ def test_an_unknown_group_or_tool_is_not_found(stack: Backends, context: CallCon
 
 
 def test_a_group_that_the_provider_does_not_know_is_refused_with_those_it_knows(
-    stack: Backends, context: CallContext, catalog: MemoryToolCatalog
+    stack: Backends, context: CallContext, catalog: MemoryToolRuntime
 ) -> None:
     with pytest.raises(BadRequest, match="no tool group `x` at this provider, known: `builtin::memory`, `g`"):
         stack.tool_groups.register(context, request("x"))
@@ -130,7 +132,7 @@ def test_a_group_that_the_provider_does_not_know_is_refused_with_those_it_knows(
 
 
 def test_a_provider_that_lists_a_name_twice_is_refused(
-    stack: Backends, context: CallContext, catalog: MemoryToolCatalog
+    stack: Backends, context: CallContext, catalog: MemoryToolRuntime
 ) -> None:
     catalog.put("g", definitions("a", "b", "a"))
     with pytest.raises(BadRequest, match="lists the tool 'a' twice"):
@@ -139,7 +141,7 @@ def test_a_provider_that_lists_a_name_twice_is_refused(
 
 
 def test_tools_of_one_key_neither_take_nor_free_the_names_of_the_shared_ones(
-    stack: Backends, context: CallContext, catalog: MemoryToolCatalog
+    stack: Backends, context: CallContext, catalog: MemoryToolRuntime
 ) -> None:
     alice = CallContext(request_id="a", owner="alice")
     stack.tool_groups.register(context, request("g"))
@@ -152,7 +154,7 @@ def test_tools_of_one_key_neither_take_nor_free_the_names_of_the_shared_ones(
 
 
 def test_of_groups_that_claim_a_name_at_once_one_gets_it(
-    stack: Backends, context: CallContext, catalog: MemoryToolCatalog
+    stack: Backends, context: CallContext, catalog: MemoryToolRuntime
 ) -> None:
     groups = [f"group{number}" for number in range(8)]
     for group in groups:
