@@ -1109,6 +1109,7 @@ class BatchCompletionRequest(BaseModel):
     content_batch: list[InterleavedContent]
     sampling_params: SamplingParams | None = None
     logprobs: LogProbConfig | None = None
+    response_format: ResponseFormat | None = None
 
 
 ContentDelta = TypeAliasType(
@@ -1323,6 +1324,7 @@ class BatchChatCompletionRequest(BaseModel):
     tool_choice: ToolChoice | None = None
     tool_prompt_format: ToolPromptFormat | None = None
     logprobs: LogProbConfig | None = None
+    response_format: ResponseFormat | None = None
 
 
 class BatchCompletionResponse(BaseModel):

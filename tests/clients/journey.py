@@ -139,6 +139,42 @@ def tool_calls_come_whole_and_streamed_and_take_results(client: LlamaStackClient
     assert answer.completion_message.content
 
 
+def an_answer_with_tools_and_a_format_is_a_call_or_has_the_format(client: LlamaStackClient) -> None:
+    ask = [{"role": "user", "content": "What is the weather in Paris?"}]
+    form = {"type": "json_schema", "json_schema": PERSON}
+    params = {"strategy": {"type": "greedy"}, "max_tokens": 100}
+    for spelling, choice in [
+        (s, c) for s in (None, "json", "function_tag", "python_list") for c in ("auto", "required")
+    ]:
+        more = {} if spelling is None else {"tool_prompt_format": spelling}
+        asked = {"model_id": LLM, "messages": ask, "tools": [WEATHER], "tool_choice": choice, "response_format": form}
+        message = client.inference.chat_completion(**asked, **more, sampling_params=params).completion_message
+        if message.tool_calls:
+            assert all(
+                call.tool_name == "get_weather" and set(call.arguments) == {"city"} for call in message.tool_calls
+            )
+            assert not message.content
+        else:
+            assert choice == "auto" and set(json.loads(message.content)) == {"name", "age"}
+        chunks = client.inference.chat_completion(**asked, **more, sampling_params=params, stream=True)
+        deltas = [chunk.event.delta for chunk in chunks][1:-1]
+        assert {delta.type for delta in deltas} == {"tool_call" if message.tool_calls else "text"}
+        if not message.tool_calls:
+            assert "".join(delta.text for delta in deltas) == message.content
+        batch = client.batch_inference.chat_completion(
+            model=LLM,
+            messages_batch=[ask],
+            tools=[WEATHER],
+            tool_choice=choice,
+            sampling_params=params,
+            extra_body={"response_format": form},
+            **more,
+        )
+        (member,) = _members(batch)
+        answer = getattr(member, "completion_message", member)
+        assert (answer.content, bool(answer.tool_calls)) == (message.content, bool(message.tool_calls))
+
+
 def usage_is_told_beside_what_the_contract_has(client: LlamaStackClient) -> None:
     system = {"role": "system", "content": "You answer questions about the sea. " * 20 + str(uuid.uuid4())}
     found = [

@@ -50,8 +50,13 @@ THERE_IS: dict[str, dict[str, Any]] = {
         "tool_choice": {"enum": ["auto"]},  # without tools none can be required
     },
     "CompletionRequest": {"model_id": {"enum": [LLM]}, "response_format": NULL},
-    "BatchChatCompletionRequest": {"model": {"enum": [LLM]}, "tools": EMPTY, "tool_choice": {"enum": ["auto"]}},
-    "BatchCompletionRequest": {"model": {"enum": [LLM]}},
+    "BatchChatCompletionRequest": {
+        "model": {"enum": [LLM]},
+        "response_format": NULL,
+        "tools": EMPTY,
+        "tool_choice": {"enum": ["auto"]},
+    },
+    "BatchCompletionRequest": {"model": {"enum": [LLM]}, "response_format": NULL},
     "EmbeddingsRequest": {"model_id": {"enum": [EMBEDDER]}},
     "InsertChunksRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
     "QueryChunksRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
