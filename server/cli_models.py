@@ -62,11 +62,14 @@ def list_models(config: ConfigOption = None, data_dir: DataOption = None) -> Non
 def pull(
     reference: Annotated[
         str,
-        typer.Argument(help="A name of the catalogue, hf:org/name, a GGUF file, a model folder."),
+        typer.Argument(help="A name of the catalogue, hf:org/name, a GGUF file, a model folder, a PEFT folder."),
     ],
     name: Annotated[str | None, typer.Option(help="What to call it.", show_default=False)] = None,
     precision: Annotated[
         str | None, typer.Option(help="int8 (default), int4, fp16 or fp32.", show_default=False)
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Stored model that a LoRA adapter belongs to.", show_default=False)
     ] = None,
     config: ConfigOption = None,
     data_dir: DataOption = None,
@@ -79,7 +82,7 @@ def pull(
         raise BadRequest(f"precision {precision!r} is not known; use one of {', '.join(get_args(Precision))}")
     store = _store(config, data_dir)
     with shown_progress(name or reference) as report:
-        model = store.pull(reference, name=name, precision=precision, progress=report)  # type: ignore[arg-type]
+        model = store.pull(reference, name=name, precision=precision, base=base, progress=report)  # type: ignore[arg-type]
     manifest = model.manifest
     console.print(f"{model.name}: {manifest.precision}, {size_text(manifest.size)}, licence {manifest.licence}, ready")
 

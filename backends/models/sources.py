@@ -20,6 +20,7 @@ from backends.models.hub import PREFIX, HubSource
 from backends.models.manifest import (
     MANIFEST_FILE,
     Manifest,
+    ModelBase,
     ModelKind,
     ModelSource,
     Precision,
@@ -36,6 +37,7 @@ _ENCODERS = {
     "bert"
 }  # `model_type` of config.json; every other type goes to the decoder's converter, which refuses by name
 GENAI_CONFIG = "genai_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 _CLASSIFIER = "ForSequenceClassification"  # how names in `architectures` end
 _FOLDER_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model", ".md"}
 _CARD_LICENCE = re.compile(r"\A---\n(?:(?!---).*\n)*?license:[ \t]*([A-Za-z0-9.+\-]{1,64})[ \t]*\n")
@@ -190,6 +192,43 @@ class ConvertedFolderSource:
             shutil.copyfile(self._path / name, target / name)
             done += file.size
         progress("unpack", total, total)
+
+
+class AdapterSource:
+    """A PEFT folder with a LoRA adapter of a model of the store."""
+
+    kind: ModelKind = "llm"
+
+    def __init__(self, path: Path, base: str, directory: Path, manifest: Manifest) -> None:
+        """directory, manifest: of the base."""
+        if manifest.base is not None:
+            raise BadRequest(f"{base} is an adapter itself; an adapter needs a base model")
+        self._path = path
+        self._directory = directory
+        self.fixed_precision: Precision | None = manifest.precision
+        self.licence = _card_licence(path) or UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = manifest.defaults
+        self.default_name = path.name
+        self.base = ModelBase(name=base, source=manifest.source)
+        folder = _folder_identity(path, _FOLDER_SUFFIXES)
+        digest = digest_of_files([("adapter", folder.sha256), ("base", manifest.source.sha256)])
+        self.identity = ModelSource(kind="adapter", name=path.name, sha256=digest)
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        from backends.onnx.convert.adapter import convert_adapter
+
+        progress("convert", 0, 1)
+        convert_adapter(self._path, self._directory, target)
+        progress("convert", 1, 1)
+
+
+def adapter_folder(reference: str) -> Path | None:
+    """The folder that the reference names, if it holds an adapter."""
+    try:
+        path = Path(reference).expanduser().resolve()
+        return path if reference and (path / ADAPTER_CONFIG).is_file() else None
+    except (ValueError, RuntimeError, OSError):
+        return None
 
 
 def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: OptimumExporter | None = None) -> Source:

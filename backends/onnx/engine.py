@@ -21,6 +21,7 @@ from backends.onnx.sampling import Sampler
 from backends.onnx.scheduler import Scheduler
 from backends.onnx.sequence import Sequence as Generation
 from backends.onnx.sequence import SequenceEvents
+from backends.onnx.shared_session import SharedSession
 
 MAX_LOGPROBS = 20
 """Tokens reported for each generated one; they are collected between the steps of all sequences."""
@@ -98,7 +99,7 @@ class Engine:
     """A model's language and the scheduler of its sequences.
 
     seeds: gives a seed to requests that name none. lookup: whether answers are guessed from what was said before.
-    kv_bytes_per_token: of KV cache, 0 if there is none.
+    kv_bytes_per_token: of KV cache, 0 if there is none. weights: what it runs on, None if that is no session.
     """
 
     def __init__(
@@ -109,9 +110,11 @@ class Engine:
         *,
         lookup: bool = False,
         kv_bytes_per_token: int = 0,
+        weights: SharedSession | None = None,
     ) -> None:
         self.language = language
         self.kv_bytes_per_token = kv_bytes_per_token
+        self.weights = weights
         self.scheduler = scheduler
         self._seeds = seeds
         self._lookup = lookup

@@ -394,6 +394,9 @@ class Folder:
     def defaults(self, name: str) -> dict[str, float]:
         return {}
 
+    def base(self, name: str) -> str | None:
+        return None
+
 
 @pytest.fixture
 def copy(smollm2_dir: Path, tmp_path: Path) -> Path:
