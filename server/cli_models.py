@@ -94,14 +94,20 @@ def show(
     data_dir: DataOption = None,
 ) -> None:
     """Print the manifest of a model: source, licence, files with sha256, limits."""
-    manifest = _store(config, data_dir).get(name).manifest
+    from backends.onnx.config import DecoderConfig, read_model_config
+
+    model = _store(config, data_dir).get(name)
+    manifest = model.manifest
     typer.echo(manifest.to_json(), nl=False)
     limits = manifest.metadata
-    if limits.kv_bytes_per_token is not None:
-        whole = limits.kv_bytes_per_token * limits.context_length
+    decoder = read_model_config(model.path)
+    if isinstance(decoder, DecoderConfig):
+        bits = settings_of(config, data_dir=data_dir).engine.kv_bits or (16 if decoder.kv_dtype == "float16" else 32)
+        each = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * bits // 8
+        whole = each * limits.context_length
         errors.print(
-            f"{size_text(manifest.size)} of files; KV cache: {limits.kv_bytes_per_token:,} bytes per token of each "
-            f"sequence, {size_text(whole)} at the full {limits.context_length:,} tokens"
+            f"{size_text(manifest.size)} of files; KV cache: {each:,} bytes per token of each "
+            f"sequence, {size_text(whole)} at the full {limits.context_length:,} tokens ({bits} bits a number)"
         )
 
 

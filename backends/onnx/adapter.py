@@ -73,18 +73,17 @@ def read_adapter(directory: Path) -> Adapter:
 
 def matrices(graph_file: Path) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of the matrices of a decoder's graph that an adapter can change."""
-    return {name: sizes for name, (_, sizes) in _products(_load(graph_file)).items()}
+    return {name: sizes for name, (_, sizes) in _products(load_graph(graph_file)).items()}
 
 
-def graph_with_adapters(graph_file: Path, groups: Mapping[str, int]) -> bytes:
-    """The graph, with inputs for so many groups at each of these matrices; its weights stay in the file beside it.
+def add_adapters(model: Any, groups: Mapping[str, int]) -> None:
+    """Give a decoder's graph, an onnx.ModelProto, inputs for so many groups at each of these matrices.
 
     Raises:
         Unsupported: the graph has no such matrix.
     """
     from onnx import TensorProto, helper
 
-    model = _load(graph_file)
     products = _products(model)
     behind: dict[str, list[Any]] = {}
     for name, count in groups.items():
@@ -115,11 +114,10 @@ def graph_with_adapters(graph_file: Path, groups: Mapping[str, int]) -> bytes:
     nodes = [n for node in model.graph.node for n in (node, *behind.get(node.name, ()))]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    return bytes(model.SerializeToString())
 
 
 def adapter_inputs(adapter: Adapter, groups: Mapping[str, int], sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    """What the inputs of `graph_with_adapters` are for this adapter; rank 0 where it changes nothing."""
+    """What the inputs of `add_adapters` are for this adapter; rank 0 where it changes nothing."""
     feeds: dict[str, Any] = {}
     for name, count in groups.items():
         inputs, outputs = sizes[name]
@@ -130,7 +128,8 @@ def adapter_inputs(adapter: Adapter, groups: Mapping[str, int], sizes: Mapping[s
     return feeds
 
 
-def _load(graph_file: Path) -> Any:
+def load_graph(graph_file: Path) -> Any:
+    """The onnx.ModelProto without its weights, which stay in the file beside it."""
     import onnx
 
     return onnx.load(str(graph_file), load_external_data=False)

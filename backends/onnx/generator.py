@@ -10,23 +10,27 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from backends.config import EngineSettings
 from backends.context import CallContext
 from backends.errors import BadRequest, Unavailable
 from backends.inference import GenerateRequest, ModelLimits
-from backends.onnx.adapter import BASE, Adapter, graph_with_adapters, matrices, read_adapter
-from backends.onnx.config import MODEL_FILE, DecoderConfig, read_model_config
+from backends.onnx.adapter import BASE, Adapter, add_adapters, load_graph, matrices, read_adapter
+from backends.onnx.config import MODEL_FILE, TOKENIZER_FILE, DecoderConfig, read_model_config
 from backends.onnx.conversation import load_language
 from backends.onnx.engine import Engine
 from backends.onnx.executor import OnnxExecutor
-from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvLayout, kv_dtype
+from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvLayout, KvType, kv_dtype
 from backends.onnx.prefill_budget import GapBudget
 from backends.onnx.prefix_cache import BLOCK
+from backends.onnx.quantised_kv import TEXT, Scales, measure_scales, quantise_kv
 from backends.onnx.residency import Residency
 from backends.onnx.scheduler import Scheduler, SchedulerStats
 from backends.onnx.sequence import SequenceEvents
 from backends.onnx.session import DeviceChoice, choose_device, open_session, runtime_distribution
 from backends.onnx.shared_session import SharedSession
+from backends.onnx.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -141,10 +145,19 @@ class OnnxTextGenerator:
         file, float16 = directory / MODEL_FILE, config.kv_dtype == "float16"
         device, threads = self._settings.device, self._settings.threads
         session, choice = open_session(file, device, threads, float16_kv=float16)
+        scales: Scales | None = None
 
         def reopen(groups: Mapping[str, int]) -> InferenceSession:
-            graph = graph_with_adapters(file, groups)
-            return open_session(file, device, threads, float16_kv=float16, graph=graph)[0]
+            graph = load_graph(file)
+            add_adapters(graph, groups)
+            if scales is not None:
+                quantise_kv(graph, scales)
+            return open_session(file, device, threads, float16_kv=float16, graph=graph.SerializeToString())[0]
+
+        if self._settings.kv_bits and choice.device == "cpu":
+            scales = measure_scales(session, config, TextTokenizer(directory / TOKENIZER_FILE).encode_text(TEXT))
+            del session  # before the other takes its memory
+            session = reopen({})
 
         weights = SharedSession(session, sizes=cache(partial(matrices, file)), reopen=reopen)
         return self._start(model, directory, config, weights, choice, BASE)
@@ -172,7 +185,8 @@ class OnnxTextGenerator:
         settings, context_length = self._settings, self._context_length(config)
         penalty = self._models.defaults(model).get("repetition_penalty", 1.0)
         language = load_language(directory, config, context_length, penalty)
-        dtype = kv_dtype(config.kv_dtype)
+        quantised = settings.kv_bits and choice.device == "cpu"
+        dtype: KvType = np.dtype(np.int8) if quantised else kv_dtype(config.kv_dtype)
         length = -(-context_length // LENGTH_STEP) * LENGTH_STEP
         layout = KvLayout(config.layers, settings.slots, config.kv_heads, length, config.head_dim, dtype)
         layout = replace(layout, blocks=settings.prefix_cache_mb * 1_000_000 // (BLOCK * layout.token_bytes))

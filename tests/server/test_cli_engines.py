@@ -146,6 +146,15 @@ def test_show_tells_a_person_what_a_token_takes(tiny_store: ModelStore, tmp_path
     assert per_token is not None
     assert f'"kv_bytes_per_token": {per_token}' in shown.stdout
     assert f"KV cache: {per_token:,} bytes per token of each sequence" in shown.stderr
+    small = onnxstack(
+        "models",
+        "show",
+        "llama",
+        directory=tmp_path,
+        ONNXSTACK_MODELS_DIR=str(tiny_store.root),
+        ONNXSTACK_ENGINE__KV_BITS="8",
+    )
+    assert f"KV cache: {per_token // 4:,} bytes per token of each sequence" in small.stderr
     encoder = onnxstack("models", "show", "words", directory=tmp_path, ONNXSTACK_MODELS_DIR=str(tiny_store.root))
     assert encoder.stderr == ""
 

@@ -17,7 +17,7 @@ from backends.errors import BadRequest, Conflict, CorruptModel, StackError, Unsu
 from backends.generation import collect
 from backends.inference import GenerateRequest, Sampling, TextPrompt
 from backends.models.store import ModelStore
-from backends.onnx.adapter import ADAPTER_FILE, BASE, Adapter, graph_with_adapters, matrices, read_adapter
+from backends.onnx.adapter import ADAPTER_FILE, BASE, Adapter, add_adapters, load_graph, matrices, read_adapter
 from backends.onnx.config import MODEL_FILE, DecoderConfig, Precision, read_model_config
 from backends.onnx.convert import convert_decoder
 from backends.onnx.convert.adapter import convert_adapter
@@ -39,7 +39,9 @@ def shared(directory: Path) -> SharedSession:
     file = directory / MODEL_FILE
 
     def reopen(groups: Any) -> Any:
-        return open_session(file, "cpu", 2, graph=graph_with_adapters(file, groups))[0]
+        graph = load_graph(file)
+        add_adapters(graph, groups)
+        return open_session(file, "cpu", 2, graph=graph.SerializeToString())[0]
 
     return SharedSession(open_session(file, "cpu", 2)[0], sizes=partial(matrices, file), reopen=reopen)
 
