@@ -240,7 +240,7 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: Opti
 
     Raises:
         BadRequest: neither a known name nor something that holds a model. CorruptModel: a file or folder that
-        contradicts itself. Whatever `HubSource` raises.
+        contradicts itself. Unsupported: a decoder that optimum exported. Whatever `HubSource` raises.
     """
     if reference in catalog:
         return PackageSource(catalog[reference])
@@ -254,7 +254,8 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: Opti
             return GgufSource(path)
         if (path / GENAI_CONFIG).is_file():
             return GenaiFolderSource(path)
-        if (path / MODEL_FILE).is_file():
+        _refuse_exported_decoder(path)
+        if (path / MODEL_FILE).is_file() and not (path / "model.safetensors").is_file():
             return ConvertedFolderSource(path)
         if (path / "config.json").is_file():
             is_sentence_encoder = (path / "modules.json").is_file() and _model_type(path) not in _ENCODERS
@@ -268,6 +269,25 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: Opti
     if exists:
         raise BadRequest(f"{path} holds no model: expected a .gguf file or a folder with config.json")
     raise BadRequest(f"unknown model {reference!r}; known: {known}; or the path of a .gguf file or of a model folder")
+
+
+def _refuse_exported_decoder(folder: Path) -> None:
+    """Refuse a folder whose only weights are graphs that optimum exported of a language model.
+
+    Their KV cache grows by concatenation, a copy for each token, and their attention is no GroupQueryAttention: neither
+    slots nor a batch whose sequences come and go can be had of them.
+    """
+    graphs = [*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")]
+    has_weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.safetensors.index.json"))
+    if not graphs or has_weights or not (folder / "config.json").is_file():
+        return
+    config = _folder_config(folder)
+    if "kind" not in config and "model_type" in config and _folder_kind(folder) == "llm":
+        raise Unsupported(
+            f"{folder.name} holds a language model as optimum exports it ({graphs[0].name}); pull the weights that it "
+            "was made of: hf:org/name, the folder with their safetensors, or a GGUF file. A graph of onnxruntime-genai's "
+            "model builder can be served too"
+        )
 
 
 def kind_of(config: ModelConfig) -> ModelKind:
