@@ -285,8 +285,8 @@ def _refuse_exported_decoder(folder: Path) -> None:
     if "kind" not in config and "model_type" in config and _folder_kind(folder) == "llm":
         raise Unsupported(
             f"{folder.name} holds a language model as optimum exports it ({graphs[0].name}); pull the weights that it "
-            "was made of: hf:org/name, the folder with their safetensors, or a GGUF file. A graph of onnxruntime-genai's "
-            "model builder can be served too"
+            "was made of: hf:org/name, a folder with safetensors, or a GGUF file. A graph of onnxruntime-genai's model "
+            "builder can be served too"
         )
 
 
