@@ -133,14 +133,19 @@ class OnnxTextGenerator:
     @contextmanager
     def _engine(self, model: str) -> Iterator[Engine]:
         """The model, held."""
-        base = self._models.base(model)
-        load = (lambda: self._load(model)) if base is None else (lambda: self._load_adapter(model, base))
-        with self._residency.use(model, lambda: self._size(model), load, on=base) as engine:
+        use = self._residency.use(
+            model, lambda: self._size(model), lambda: self._load(model), on=lambda: self._models.base(model)
+        )
+        with use as engine:
             if not isinstance(engine, Engine):
                 raise _not_a_generator(model)
             yield engine
 
     def _load(self, model: str) -> Engine:
+        base = self._models.base(model)
+        return self._load_base(model) if base is None else self._load_adapter(model, base)
+
+    def _load_base(self, model: str) -> Engine:
         directory, config = self._config(model)
         file, float16 = directory / MODEL_FILE, config.kv_dtype == "float16"
         device, threads = self._settings.device, self._settings.threads

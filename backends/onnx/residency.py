@@ -86,9 +86,17 @@ class Residency:
             threading.Thread(target=self._expire, name="residency", daemon=True).start()
 
     @contextmanager
-    def use(self, name: str, size: Callable[[], int], load: Callable[[], R], *, on: str | None = None) -> Iterator[R]:
-        """Hold a model, loaded by this call if it is not there. size: bytes; asked for only if it has to be loaded. on:
-        the model that `load` loads and builds on; it stays as long as this one, and counts once for all who do so.
+    def use(
+        self,
+        name: str,
+        size: Callable[[], int],
+        load: Callable[[], R],
+        *,
+        on: Callable[[], str | None] = lambda: None,
+    ) -> Iterator[R]:
+        """Hold a model, loaded by this call if it is not there. size: bytes. on: the model that `load` loads and builds
+        on, which stays as long as this one and counts once for all who do so. Both are asked for only if the model has
+        to be loaded.
 
         Raises:
             Overloaded: the models in use leave no room for it. Unavailable: it is larger than all the room there is, or
@@ -109,8 +117,8 @@ class Residency:
             with self._lock:
                 entry.users -= 1
                 entry.used = self._clock()
-                if on in self._entries:
-                    self._entries[on].used = entry.used
+                if entry.on in self._entries:
+                    self._entries[entry.on].used = entry.used
 
     def loaded(self) -> dict[str, Resident]:
         """The loaded models by name."""
@@ -150,18 +158,18 @@ class Residency:
                 entry.model.close()
 
     def _enter(
-        self, name: str, size: Callable[[], int], on: str | None
+        self, name: str, size: Callable[[], int], on: Callable[[], str | None]
     ) -> tuple[_Entry[Resident], bool, list[tuple[str, Resident]]]:
         """The entry, held; whether the caller has to load it; models that were given up for it."""
         if (entry := self._hold(name)) is not None:
             return entry, False, []
-        bytes_ = size()
+        bytes_, base = size(), on()
         with self._lock:
             if (entry := self._entries.get(name)) is not None:  # another was faster
                 entry.users += 1
                 return entry, False, []
-            given_up = self._make_room(name, bytes_, on)
-            entry = self._entries[name] = _Entry(bytes_, on, users=1)
+            given_up = self._make_room(name, bytes_, base)
+            entry = self._entries[name] = _Entry(bytes_, base, users=1)
             return entry, True, given_up
 
     def _hold(self, name: str) -> _Entry[Resident] | None:

@@ -180,7 +180,7 @@ def built(residency: Residency, clock: Clock, name: str, base: str, size: int = 
         used(residency, clock, base)
         return Model()
 
-    with residency.use(name, lambda: size, load, on=base) as model:
+    with residency.use(name, lambda: size, load, on=lambda: base) as model:
         return model
 
 
