@@ -143,9 +143,8 @@ def an_answer_with_tools_and_a_format_is_a_call_or_has_the_format(client: LlamaS
     ask = [{"role": "user", "content": "What is the weather in Paris?"}]
     form = {"type": "json_schema", "json_schema": PERSON}
     params = {"strategy": {"type": "greedy"}, "max_tokens": 100}
-    for spelling, choice in [
-        (s, c) for s in (None, "json", "function_tag", "python_list") for c in ("auto", "required")
-    ]:
+    combinations = [(None, "auto"), ("json", "auto"), ("function_tag", "auto"), ("python_list", "auto")]
+    for spelling, choice in [*combinations, (None, "required")]:
         more = {} if spelling is None else {"tool_prompt_format": spelling}
         asked = {"model_id": LLM, "messages": ask, "tools": [WEATHER], "tool_choice": choice, "response_format": form}
         message = client.inference.chat_completion(**asked, **more, sampling_params=params).completion_message
