@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -30,7 +29,7 @@ from generated import models as m
 log = logging.getLogger(__name__)
 
 SWEEP_S = 60.0
-"""Seconds between two looks for expired sessions, at the most."""
+"""Seconds between two looks of a process for expired sessions, at least."""
 _SWEPT = 100
 _ID = 36  # characters of a UUID: longer ids, and those with characters that no database takes, are never looked up
 
@@ -60,7 +59,7 @@ class Agents:
         self._now = now
         self._new_id = new_id
         self._sweep_lock = threading.Lock()
-        self._swept_at = 0.0
+        self._sweep_at = now()
         self._parts: Parts | None = None
         self._leases: Leases | None = None
         if providers.types("agents"):
@@ -237,9 +236,9 @@ class Agents:
     def _sweep(self) -> None:
         """Remove expired sessions, now and then."""
         with self._sweep_lock:
-            if time.monotonic() - self._swept_at < SWEEP_S:
+            if self._now() < self._sweep_at:
                 return
-            self._swept_at = time.monotonic()
+            self._sweep_at = self._now() + timedelta(seconds=SWEEP_S)
         try:
             for session in self._store.expired(_SWEPT):
                 self._drop_documents(session)

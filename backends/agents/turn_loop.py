@@ -116,6 +116,9 @@ class TurnLoop:
         """
         try:
             yield from self._run()
+        except GeneratorExit:
+            self._fail(Cancelled("the caller has gone"))
+            raise
         except BaseException as error:
             self._fail(error)
             raise
@@ -387,7 +390,7 @@ class TurnLoop:
         self._spans.end(error)
         with suppress(Conflict):  # the session is somebody else's by now, or gone
             try:
-                if not self._inferences and isinstance(error, Exception):
+                if not self._inferences:
                     self._parts.store.abandon_turn(self._context, self._turn)
                     return
                 self._turn.error = _turn_error(error)
@@ -464,6 +467,4 @@ def _withheld(step: m.ShieldCallStep) -> str:
 def _turn_error(error: BaseException) -> m.TurnError:
     if isinstance(error, StackError):
         return m.TurnError(code=error.code, message=error.message)
-    if isinstance(error, GeneratorExit):
-        return m.TurnError(code=Cancelled.code, message="the caller has gone")
     return m.TurnError(code=StackError.code, message="the server failed in an unexpected way")

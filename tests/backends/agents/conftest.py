@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from backends.agents.service import Agents
 from backends.config import AgentSettings, ProviderSettings
 from backends.context import CallContext
 from backends.inference import Finish, GenerateRequest, GenerationEvent, ModelLimits, TextDelta
+from backends.memory.agents import MemoryAgentStore
 from backends.memory.embedder import MemoryEmbedder
 from backends.memory.tools import MemoryToolRuntime, Run
 from backends.ports import AgentStore, ToolResult
@@ -25,6 +27,7 @@ from backends.providers import APIS, FACTORIES, Provider
 from backends.stack import Backends, open_backends
 from generated import models as m
 from tests.backends.resources.conftest import settings_of
+from tests.backends.store.conftest import Clock
 
 Event = m.AgentTurnResponseStreamChunk
 
@@ -142,7 +145,10 @@ def opened(tmp_path: Path) -> Iterator[Backends]:
     backends.close()
 
 
-def desk_of(backends: Backends, context: CallContext, **settings: Any) -> Desk:
+def desk_of(
+    backends: Backends, context: CallContext, now: Callable[[], datetime] = lambda: datetime.now(UTC), **settings: Any
+) -> Desk:
+    """Agents as the stack opens them, but for retrieval."""
     backends.models.register(context, m.RegisterModelRequest(model_id="llm"))
     backends.tool_groups.register(
         context, m.RegisterToolGroupRequest(toolgroup_id="builtin::memory", provider_id="memory")
@@ -159,6 +165,7 @@ def desk_of(backends: Backends, context: CallContext, **settings: Any) -> Desk:
         InlineDocuments(),
         backends.tracing,
         AgentSettings(embedding_model="embed", **settings),
+        now,
     )
     opened = backends.providers.resolve("tool_runtime", "memory").tools
     assert opened is not None
@@ -173,6 +180,23 @@ def desk(opened: Backends, context: CallContext) -> Iterator[Desk]:
     desk = desk_of(opened, context)
     yield desk
     desk.agents.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def timed(tmp_path: Path, context: CallContext, clock: Clock) -> Iterator[Desk]:
+    """Agents with a clock that the test turns, whose sessions live for ten seconds."""
+    made = Provider("agents", "memory", "inline::memory", agents=MemoryAgentStore(clock))
+    factories = {**FACTORIES, ("agents", "inline::memory"): lambda *_: made}
+    backends = open_backends(settings_of(tmp_path, "memory://"), factories=factories)
+    desk = desk_of(backends, context, clock, session_ttl_s=10)
+    yield desk
+    desk.agents.close()
+    backends.close()
 
 
 @dataclass

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from backends.agents.leases import Leases
 from backends.context import CallContext
 from backends.errors import BadRequest, Forbidden, NotFound, SessionBusy, UnknownReference
+from backends.inference import ToolCallDelta
 from backends.memory.tools import Run
 from backends.ports import ToolResult
 from generated import models as m
@@ -105,8 +107,6 @@ def test_arguments_of_a_tool_group_hold_over_those_of_the_model(desk: Desk) -> N
 def test_web_search_answers_to_the_name_that_models_know(
     scripted: Desk, script: Script, answers: Callable[[str], Run]
 ) -> None:
-    from backends.inference import ToolCallDelta
-
     scripted.group("builtin::websearch", {"web_search": answers("found")})
     call = m.ToolCall(call_id="1", tool_name="brave_search", arguments={"query": "x"})
     script.answers = [(ToolCallDelta("succeeded", call=call),)]
@@ -222,8 +222,6 @@ def test_a_session_that_is_deleted_while_its_turn_runs_stays_deleted(desk: Desk)
 
 
 def test_a_turn_that_lost_its_session_is_cancelled(desk: Desk) -> None:
-    from backends.agents.leases import Leases
-
     context = CallContext(request_id="slow")
     where = desk.session()
     turn = m.Turn.model_validate(desk.turn(where, "Hello").model_dump() | {"turn_id": "2", "completed_at": None})
