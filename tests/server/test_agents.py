@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -25,10 +26,12 @@ def call_of(name: str, **arguments: object) -> str:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Of a server on in-memory providers, where the tools `echo` and `clock` are registered."""
     group = {"toolgroup_id": "builtin::memory", "provider_id": "memory"}
-    with running(tmp_path_factory.mktemp("agents"), profile=PROFILES / "memory.yaml") as server:
-        with httpx.Client(base_url=server.url, timeout=60) as client:
-            client.post("/v1/toolgroups", json=group).raise_for_status()
-            yield client
+    data = tmp_path_factory.mktemp("agents")
+    with ExitStack() as opened:
+        server = opened.enter_context(running(data, profile=PROFILES / "memory.yaml"))
+        client = opened.enter_context(httpx.Client(base_url=server.url, timeout=60))
+        client.post("/v1/toolgroups", json=group).raise_for_status()
+        yield client
 
 
 def session_of(client: httpx.Client, **config: Any) -> str:
