@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -111,7 +112,7 @@ class Agents:
         self, context: CallContext, agent_id: str, session_id: str, turn_ids: Sequence[str] | None = None
     ) -> m.Session:
         """A session with all its turns, or with those that are named. Raises NotFound."""
-        session = self._session(context, agent_id, session_id)
+        _, session = self._session(context, agent_id, session_id)
         turns = [stored.turn for stored in self._store.turns(context, session_id)]
         if turn_ids:
             turns = [turn for turn in turns if turn.turn_id in turn_ids]
@@ -119,7 +120,7 @@ class Agents:
 
     def delete_session(self, context: CallContext, agent_id: str, session_id: str) -> None:
         """Remove a session with all that is its. Raises NotFound, Forbidden."""
-        session = self._own_session(context, agent_id, session_id)
+        _, session = self._own_session(context, agent_id, session_id)
         self._drop_documents(session)
         self._store.delete_session(context, session_id)
 
@@ -151,7 +152,7 @@ class Agents:
             is another's. UnknownReference, BadRequest: what the agent, the turn or its documents name cannot be used.
             ContextLengthExceeded.
         """
-        agent, session = self._agent(context, agent_id), self._own_session(context, agent_id, session_id)
+        agent, session = self._own_session(context, agent_id, session_id)
         plan = self._plan(context, agent, request)
         turn = events.new_turn(self._new_id(), session_id, request.messages, self._now())
         parts, leases = self._opened
@@ -164,7 +165,7 @@ class Agents:
         self, context: CallContext, agent_id: str, session_id: str, request: m.CreateAgentTurnRequest
     ) -> m.Turn:
         """A turn when it has ended. Raises as `run_turn`, and what made the turn fail."""
-        *_, last = self.run_turn(context, agent_id, session_id, request)
+        (last,) = deque(self.run_turn(context, agent_id, session_id, request), maxlen=1)
         payload = last.event.payload
         assert isinstance(payload, m.AgentTurnResponseTurnCompletePayload)  # noqa: S101
         return payload.turn
@@ -204,21 +205,21 @@ class Agents:
             raise NotFound(f"agent {agent_id!r} not found", where="agent_id")
         return agent
 
-    def _session(self, context: CallContext, agent_id: str, session_id: str) -> StoredSession:
-        self._agent(context, agent_id)
+    def _session(self, context: CallContext, agent_id: str, session_id: str) -> tuple[StoredAgent, StoredSession]:
+        agent = self._agent(context, agent_id)
         session = self._store.session(context, session_id) if _possible(session_id) else None
         if session is None or session.agent_id != agent_id:
             raise NotFound(f"session {session_id!r} not found", where="session_id")
-        return session
+        return agent, session
 
-    def _own_session(self, context: CallContext, agent_id: str, session_id: str) -> StoredSession:
-        session = self._session(context, agent_id, session_id)
+    def _own_session(self, context: CallContext, agent_id: str, session_id: str) -> tuple[StoredAgent, StoredSession]:
+        agent, session = self._session(context, agent_id, session_id)
         if session.owner != context.owner:
             raise Forbidden(
                 f"session {session_id!r} is shared by all keys and only read by this one; create one of your own",
                 where="session_id",
             )
-        return session
+        return agent, session
 
     def _expiry(self, config: m.AgentConfig) -> datetime | None:
         if config.enable_session_persistence:

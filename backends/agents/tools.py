@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backends.context import CallContext
-from backends.errors import BadRequest, UnknownReference
+from backends.errors import BadRequest, UnknownReference, Unsupported
 from backends.ports import JsonObject
 from backends.resources.rules import name_some
 from backends.resources.tool_groups import ToolGroups
@@ -73,7 +73,8 @@ def toolbox(
     offers all. where: JSON pointer of the agent's configuration.
 
     Raises:
-        UnknownReference: a tool group that is not registered, by name. BadRequest: two tools of one name.
+        UnknownReference: a tool group that is not registered, by name. BadRequest: two tools of one name. Unsupported:
+        `photogen`.
     """
     own = {_name(group): _arguments(group) for group in configured}
     asked = None if of_turn is None else {_name(group): _arguments(group) for group in of_turn}
@@ -112,6 +113,8 @@ def _check_groups(context: CallContext, groups: ToolGroups, names: Iterable[str]
 
 
 def _add(definitions: dict[str, ToolDefinition], definition: ToolDefinition, where: str) -> None:
+    if definition.tool_name == "photogen":
+        raise Unsupported("photogen is not supported: no model here makes images", where=where)
     if definition.tool_name in definitions:
         raise BadRequest(f"two tools are called {definition.tool_name!r}; names must differ", where=where)
     definitions[definition.tool_name] = definition

@@ -8,7 +8,7 @@ from backends.errors import BadRequest, NotFound
 from backends.inference import ChatPrompt, ToolCallDelta
 from backends.ports import ToolFile, ToolResult
 from generated import models as m
-from tests.backends.agents.conftest import Desk, Script, described
+from tests.backends.agents.conftest import Desk, Script, call_of, described
 from tests.backends.store.conftest import Clock
 
 RAG, CODE = "builtin::rag", "builtin::code_interpreter"
@@ -119,6 +119,15 @@ def test_retrieval_gets_documents_as_chunks_of_a_vector_db_of_the_session(desk: 
     assert desk.retrieval.asked[1] == ("And then?", (name,)), "later turns ask it too"
     desk.agents.delete_session(desk.context, *where)
     assert desk.backends.vector_dbs.get(desk.context, name) is None, "and it goes with the session"
+
+
+def test_documents_go_to_both_where_an_agent_has_both(desk: Desk, embedding: str) -> None:
+    desk.group(RAG, {})
+    desk.group(CODE, {"code_interpreter": lambda _arguments, files: ToolResult(files[0].name)})
+    where = desk.session(toolgroups=[RAG, CODE])
+    turn = desk.turn(where, call_of("code_interpreter", code="1"), documents=[TEXT])
+    assert turn.output_message.content == "document_1.txt"
+    assert [document.content for _, document in desk.retrieval.inserted] == [TEXT["content"]]
 
 
 def test_deleting_an_agent_takes_the_vector_dbs_of_its_sessions_along(desk: Desk, embedding: str) -> None:

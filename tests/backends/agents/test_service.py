@@ -32,6 +32,7 @@ RAG = "builtin::rag"
             "two tools are called 'echo'",
             "/agent_config/client_tools/0/name",
         ),
+        ({"client_tools": [{"name": "photogen"}]}, "photogen is not supported", "/agent_config/client_tools/0/name"),
         ({"tool_choice": "required"}, "no tool that the model could call", "/agent_config/tool_choice"),
         (
             {"toolgroups": [{"name": RAG, "args": {"vector_db_ids": ["none"]}}]},
