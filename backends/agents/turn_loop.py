@@ -163,16 +163,11 @@ class TurnLoop:
 
     def _take_documents(self) -> str:
         """Put the documents where they belong; what they add to the question."""
-        if last_question(self._turn.input_messages) is None:
-            return ""  # results of the client's tools: the documents came with the question
-        retrieval = self._plan.retrieval
+        as_files, as_chunks = self._plan.tools.runs_code, self._plan.retrieval is not None
+        if last_question(self._turn.input_messages) is None and not (as_files or as_chunks):
+            return ""  # results of the client's tools: the documents stand beside the question
         context = self._parts.documents.take(
-            self._context,
-            self._session,
-            self._history,
-            self._documents,
-            as_files=self._plan.tools.runs_code,
-            as_chunks=retrieval is not None,
+            self._context, self._session, self._history, self._documents, as_files=as_files, as_chunks=as_chunks
         )
         self._stored = replace(self._stored, document_context=context)
         return context
