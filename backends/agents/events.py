@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from backends.errors import StackError
 from backends.inference import TextDelta, ToolCallDelta
 from generated import models as m
 
@@ -48,6 +49,11 @@ def step_complete(step: m.Step) -> Event:
     )
 
 
+def shield_call(step: m.ShieldCallStep, touchpoint: str) -> tuple[Event, Event]:
+    """Start and end of a step of shields. touchpoint: what they judged."""
+    return step_start("shield_call", step.step_id, {"touchpoint": touchpoint}), step_complete(step)
+
+
 def first_of_inference(event: Event) -> bool:
     """Whether the event is the start of an inference: then the model has taken the prompt."""
     payload = event.event.payload
@@ -57,6 +63,13 @@ def first_of_inference(event: Event) -> bool:
 def said(text: str, *, stop_reason: m.StopReason = "end_of_turn") -> m.CompletionMessage:
     """An assistant's message that no model made. `tool_calls` is there because clients take its length."""
     return m.CompletionMessage(content=text, stop_reason=stop_reason, tool_calls=[])
+
+
+def failure(error: BaseException) -> m.TurnError:
+    """Why a turn failed, as clients may know it."""
+    if isinstance(error, StackError):
+        return m.TurnError(code=error.code, message=error.message)
+    return m.TurnError(code=StackError.code, message="the server failed in an unexpected way")
 
 
 def new_turn(turn_id: str, session_id: str, messages: list[m.TurnInputMessage], started_at: datetime) -> m.Turn:

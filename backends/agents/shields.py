@@ -9,7 +9,7 @@ from contextvars import copy_context
 from backends.context import CallContext
 from backends.ports import JsonObject
 from backends.resources import Shields
-from generated.models import Message, SafetyViolation
+from generated.models import Message, SafetyViolation, ShieldCallStep
 
 REFUSAL = "I can't answer that. Can I help with something else?"
 """What is said where a shield objects and does not say what to say."""
@@ -49,3 +49,9 @@ def stops(violation: SafetyViolation | None) -> bool:
 def refusal(violation: SafetyViolation) -> str:
     """What is said in place of what the shield objected to."""
     return violation.user_message or REFUSAL
+
+
+def withheld(step: ShieldCallStep) -> str:
+    """What the model is told in place of a result that the shields of a step objected to."""
+    said = REFUSAL if step.violation is None else refusal(step.violation)
+    return f"The result was withheld by a shield: {said}"

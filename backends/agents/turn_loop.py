@@ -37,7 +37,7 @@ from backends.agents.conversation import (
 from backends.agents.documents import SessionDocuments
 from backends.agents.events import Event
 from backends.agents.records import StoredSession, StoredTurn
-from backends.agents.shields import judge, refusal, stops
+from backends.agents.shields import judge, refusal, stops, withheld
 from backends.agents.spans import TurnSpans, plain
 from backends.agents.tools import CODE_GROUP
 from backends.context import CallContext
@@ -105,7 +105,7 @@ class TurnLoop:
         self._stored = StoredTurn(turn)
         self._messages: list[m.Message] = []
         self._history: Sequence[StoredTurn] = ()
-        self._inferences = 0
+        self._admitted = False
         self._finished = False
 
     def events(self) -> Iterator[Event]:
@@ -153,7 +153,7 @@ class TurnLoop:
         step = self._judge(self._plan.input_shields, joined(messages), "input_shields")
         if step.violation is None and quiet:
             return False
-        start, complete = _shield_events(step, "user-input")
+        start, complete = events.shield_call(step, "user-input")
         yield start
         if step.violation is not None and stops(step.violation):
             yield from self._end([step], [complete], events.said(refusal(step.violation)))
@@ -191,9 +191,9 @@ class TurnLoop:
             found = self._parts.retrieval.query(self._context, question, ids, plan.config).content
             self._spans.answered(span, found or "")
         shield_step = self._judge_result(call, found or "")
-        withheld = shield_step is not None and stops(shield_step.violation)
-        self._stored = replace(self._stored, retrieved=None if withheld else found)
-        content = _withheld(shield_step) if withheld and shield_step is not None else found or ""
+        stopped = shield_step is not None and stops(shield_step.violation)
+        self._stored = replace(self._stored, retrieved=None if stopped else found)
+        content = withheld(shield_step) if stopped and shield_step is not None else found or ""
         yield from self._keep(self._execution(step_id, started_at, call, content))
         yield from self._keep_judgement(shield_step)
 
@@ -247,7 +247,7 @@ class TurnLoop:
         )
         with self._spans.during(span):
             generation = self._plan.generator.generate(self._context, request)
-        self._inferences += 1
+        self._admitted = True
         held: list[Event] = []
         texts: list[str] = []
         calls: list[m.ToolCall] = []
@@ -313,7 +313,7 @@ class TurnLoop:
             log.exception("tool %s failed in an unexpected way", call.tool_name)
             return f"Error: the tool `{call.tool_name}` failed in an unexpected way", None
         if judged is not None and stops(judged.violation):
-            return _withheld(judged), judged
+            return withheld(judged), judged
         if result.files:
             self._parts.documents.keep(self._context, self._session, result.files)
             for file in result.files:
@@ -342,7 +342,7 @@ class TurnLoop:
         if stops(step.violation):
             return (yield from self._withhold(inference, step))
         output = inference.message.model_copy(update={"tool_calls": calls})
-        last = [*inference.held, events.step_complete(inference.step), *_shield_events(step, "assistant-output")]
+        last = [*inference.held, events.step_complete(inference.step), *events.shield_call(step, "assistant-output")]
         yield from self._end([inference.step, step], last, output)
 
     def _keep_inference(self, inference: Inference) -> Generator[Event, None, bool]:
@@ -355,7 +355,7 @@ class TurnLoop:
         yield from inference.held
         yield from self._keep(inference.step)
         if step is not None and step.violation is not None:
-            yield _shield_events(step, "assistant-output")[0]
+            yield events.shield_call(step, "assistant-output")[0]
             yield from self._keep(step)
         return False
 
@@ -364,7 +364,7 @@ class TurnLoop:
         assert step.violation is not None  # noqa: S101
         emptied = inference.message.model_copy(update={"content": "", "tool_calls": []})
         told = inference.step.model_copy(update={"model_response": emptied})
-        last = [events.step_complete(told), *_shield_events(step, "assistant-output")]
+        last = [events.step_complete(told), *events.shield_call(step, "assistant-output")]
         yield from self._end([told, step], last, events.said(refusal(step.violation)))
 
     def _end(self, steps: Sequence[m.Step], last: Sequence[Event], output: m.CompletionMessage) -> Doing:
@@ -385,10 +385,10 @@ class TurnLoop:
         self._spans.end(error)
         with suppress(Conflict):  # the session is somebody else's by now, or gone
             try:
-                if not self._inferences:
+                if not self._admitted:
                     self._parts.store.abandon_turn(self._context, self._turn)
                     return
-                self._turn.error = _turn_error(error)
+                self._turn.error = events.failure(error)
                 self._turn.completed_at = self._parts.now()
                 self._parts.store.finish_turn(self._context, self._stored)
             except StackError as failure:
@@ -406,7 +406,7 @@ class TurnLoop:
 
     def _keep_judgement(self, step: m.ShieldCallStep | None) -> Doing:
         if step is not None and step.violation is not None:
-            yield _shield_events(step, "tool-output")[0]
+            yield events.shield_call(step, "tool-output")[0]
             yield from self._keep(step)
 
     def _execution(
@@ -446,20 +446,3 @@ class TurnLoop:
             completed_at=self._parts.now(),
             violation=violation,
         )
-
-
-def _shield_events(step: m.ShieldCallStep, touchpoint: str) -> list[Event]:
-    start = events.step_start("shield_call", step.step_id, {"touchpoint": touchpoint})
-    return [start, events.step_complete(step)]
-
-
-def _withheld(step: m.ShieldCallStep) -> str:
-    """What the model is told in place of a result."""
-    assert step.violation is not None  # noqa: S101
-    return f"The result was withheld by a shield: {refusal(step.violation)}"
-
-
-def _turn_error(error: BaseException) -> m.TurnError:
-    if isinstance(error, StackError):
-        return m.TurnError(code=error.code, message=error.message)
-    return m.TurnError(code=StackError.code, message="the server failed in an unexpected way")
