@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-ApiName = Literal["inference", "vector_io", "safety", "datasetio", "scoring", "eval", "tool_runtime", "telemetry"]
+ApiName = Literal[
+    "inference", "vector_io", "safety", "agents", "datasetio", "scoring", "eval", "tool_runtime", "telemetry"
+]
 
 
 MEMORY_URL = "memory://"
@@ -134,6 +136,26 @@ class TelemetrySettings(Section):
         raise ValueError("is a URL such as http://collector:4318/v1/traces, without user and password, or empty")
 
 
+class AgentSettings(Section):
+    """Agents and their sessions."""
+
+    session_ttl_s: int = Field(
+        86_400,
+        ge=1,
+        le=3_153_600_000,
+        description="Seconds after its last turn for which a session is kept whose agent asks for no persistence.",
+    )
+    lease_s: float = Field(
+        10.0,
+        ge=1,
+        description="Seconds after which a session is free again when the process that runs a turn in it has died.",
+    )
+    embedding_model: str = Field(
+        "", description="Model that indexes documents given to turns; empty takes the default embedding model."
+    )
+    chunk_tokens: int = Field(512, ge=16, description="Tokens of a chunk of a document given to a turn.")
+
+
 class BackendSettings(Section):
     """Where state lives and who provides which API."""
 
@@ -148,6 +170,7 @@ class BackendSettings(Section):
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    agents: AgentSettings = AgentSettings()
     providers: tuple[ProviderSettings, ...] = Field(
         (
             ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx"),
@@ -156,6 +179,7 @@ class BackendSettings(Section):
             ProviderSettings(api="safety", provider_id="llama-guard", provider_type="inline::llama-guard"),
             ProviderSettings(api="safety", provider_id="prompt-guard", provider_type="inline::prompt-guard"),
             ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
+            ProviderSettings(api="agents", provider_id="sql", provider_type="inline::sql"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),
         description="Who serves which API. A list given here replaces the default one as a whole.",

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.agents.records import Purpose, SessionFile, StoredAgent, StoredSession, StoredTurn
 from backends.context import CallContext
 from backends.inference import (
     ClassifyRequest,
@@ -27,6 +28,7 @@ from backends.inference import (
 from backends.telemetry.records import Record
 from generated.models import (
     URL,
+    AgentConfig,
     InterleavedContent,
     Message,
     QueryCondition,
@@ -36,8 +38,10 @@ from generated.models import (
     SafetyViolation,
     Span,
     SpanWithStatus,
+    Step,
     ToolDef,
     Trace,
+    Turn,
 )
 
 JsonObject = dict[str, Any]
@@ -390,3 +394,76 @@ class Safety(Protocol):
             BadRequest: wrong `params`, or messages that the kind of shield cannot judge. UnknownReference: its model
             is gone. Unsupported: an image. PayloadTooLarge, Overloaded, Unavailable.
         """
+
+
+class AgentStore(Service, Protocol):
+    """Keeps agents, their sessions, the turns of these and the files that they work on.
+
+    Durable on return and seen at once by every process that shares the store. A caller reads its own rows and the
+    shared ones (owner ""), and changes only its own; what it may not read is not there. Sessions that have expired are
+    not there either.
+
+    One turn at a time runs in a session: it holds the session by a lease, which `renew` extends and `finish_turn` and
+    `abandon_turn` give back. A turn that lost its lease without a result reads as failed, with `INTERRUPTED`.
+    """
+
+    def create_agent(self, context: CallContext, agent_id: str, config: AgentConfig) -> None:
+        """Keep a new agent. Raises Unavailable, StorageFull."""
+
+    def agent(self, context: CallContext, agent_id: str) -> StoredAgent | None:
+        """The agent, or None."""
+
+    def delete_agent(self, context: CallContext, agent_id: str) -> bool:
+        """Remove the agent with its sessions, turns and files; False if it was not there."""
+
+    def sessions(self, context: CallContext, agent_id: str) -> Sequence[StoredSession]:
+        """All sessions of one's own agent, whoever's they are and also those that have expired."""
+
+    def create_session(self, context: CallContext, session: StoredSession) -> None:
+        """Keep a new session. Raises NotFound: its agent is gone."""
+
+    def session(self, context: CallContext, session_id: str) -> StoredSession | None:
+        """The session, or None."""
+
+    def delete_session(self, context: CallContext, session_id: str) -> bool:
+        """Remove the session, expired or not, with its turns and files; False if it was not there."""
+
+    def expired(self, limit: int) -> Sequence[StoredSession]:
+        """Up to `limit` sessions that have expired and that no turn holds, of any owner."""
+
+    def begin_turn(self, context: CallContext, turn: Turn, *, lease_s: float, expires_at: datetime | None) -> None:
+        """Take the session of the turn and keep the turn as one that runs. expires_at: of the session from now on.
+
+        Raises:
+            NotFound: no such session. SessionBusy: another turn holds it.
+        """
+
+    def add_step(self, context: CallContext, turn: Turn, step: Step) -> None:
+        """Keep a further step of a turn that runs. Raises Conflict: the turn no longer holds its session."""
+
+    def finish_turn(self, context: CallContext, stored: StoredTurn, steps: Sequence[Step] = ()) -> None:
+        """Keep the turn as it ended and the further `steps` of it, and give the session back.
+
+        The steps of `stored.turn` are not looked at: `add_step` has kept those before.
+
+        Raises:
+            Conflict: the turn no longer holds its session; nothing has changed.
+        """
+
+    def abandon_turn(self, context: CallContext, turn: Turn) -> None:
+        """Forget a turn that never began, and give the session back."""
+
+    def renew(self, turn_ids: Sequence[str], lease_s: float) -> set[str]:
+        """Extend the leases of turns that run; which of them still hold their session."""
+
+    def turns(self, context: CallContext, session_id: str) -> Sequence[StoredTurn]:
+        """All turns of a session with their steps, in order."""
+
+    def put_files(self, context: CallContext, session_id: str, files: Sequence[SessionFile]) -> None:
+        """Keep files of a session; one replaces that of its name and purpose. Raises NotFound: the session is gone."""
+
+    def files(self, context: CallContext, session_id: str) -> Sequence[SessionFile]:
+        """All files of the session of purpose `file`, in the order in which they came."""
+
+    def digests(self, context: CallContext, session_id: str, purpose: Purpose) -> dict[str, str]:
+        """The names of what the session keeps for a purpose, by digest."""

@@ -14,6 +14,7 @@ from backends.config import INPROC, MEMORY_URL, ApiName, BackendSettings, Engine
 from backends.errors import BadRequest, Misconfigured, NoProvider
 from backends.openai.settings import OpenAISettings
 from backends.ports import (
+    AgentStore,
     Classifier,
     Embedder,
     GuardModels,
@@ -51,6 +52,7 @@ class Provider:
     classifier: Classifier | None = None
     vectors: VectorIndex | None = None
     telemetry: TelemetryStore | None = None
+    agents: AgentStore | None = None
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
     safety: Callable[[GuardModels], Safety] | None = None
@@ -63,7 +65,7 @@ class Provider:
 
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
-        for role in ("generator", "embedder", "classifier", "vectors", "telemetry"):
+        for role in ("generator", "embedder", "classifier", "vectors", "telemetry", "agents"):
             service: Service | None = getattr(self, role)
             if service is not None:
                 yield f"{self.api}:{self.provider_id}:{role}", service
@@ -134,6 +136,13 @@ class Providers:
         store = self.resolve("telemetry", None).telemetry
         if store is None:
             raise NoProvider("telemetry")
+        return store
+
+    def agents(self) -> AgentStore:
+        """The store of the agents API. Raises NoProvider, or BadRequest for several and no default."""
+        store = self.resolve("agents", None).agents
+        if store is None:
+            raise NoProvider("agents")
         return store
 
     def services(self) -> dict[str, Service]:
@@ -325,6 +334,22 @@ def _memory_telemetry(_settings: BackendSettings, entry: ProviderSettings) -> Pr
     return Provider(entry.api, entry.provider_id, entry.provider_type, telemetry=MemoryTelemetryStore())
 
 
+def _sql_agents(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    """In the database of the state."""
+    if settings.database == MEMORY_URL:
+        return _memory_agents(settings, entry)
+    from backends.store import SqlAgentStore, open_database
+
+    store = SqlAgentStore(open_database(settings.database))
+    return Provider(entry.api, entry.provider_id, entry.provider_type, agents=store)
+
+
+def _memory_agents(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.agents import MemoryAgentStore
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, agents=MemoryAgentStore())
+
+
 def _safety(entry: ProviderSettings, open_: Callable[[GuardModels], Safety]) -> Provider:
     return Provider(entry.api, entry.provider_id, entry.provider_type, safety=open_)
 
@@ -367,6 +392,8 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("vector_io", "inline::lancedb"): _lance_vectors,
     ("vector_io", "inline::memory"): _memory_vectors,
     ("tool_runtime", "inline::memory"): _memory_tools,
+    ("agents", "inline::sql"): _sql_agents,
+    ("agents", "inline::memory"): _memory_agents,
     ("telemetry", "inline::sql"): _sql_telemetry,
     ("telemetry", "inline::memory"): _memory_telemetry,
     ("safety", "inline::guardian"): _guardian,

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from backends.agents.inline_documents import InlineDocuments
+from backends.agents.service import Agents
 from backends.config import MEMORY_URL, ApiName, BackendSettings
 from backends.context import CallContext
 from backends.errors import StackError
@@ -44,6 +46,7 @@ class Backends:
     eval_tasks: EvalTasks
     tool_groups: ToolGroups
     rag: Retrieval
+    agents: Agents
     telemetry: Telemetry
     tracing: Tracing
 
@@ -56,7 +59,8 @@ class Backends:
         return self._services(remote=True)
 
     def close(self) -> None:
-        """Close every part: spans first, then providers, since their last work may still be written."""
+        """Close every part: leases and spans first, then providers, since their last work may still be written."""
+        self.agents.close()
         self.tracing.close()
         self.telemetry.close()
         self.providers.close()
@@ -99,18 +103,24 @@ def open_backends(
     models = Models(store, providers)
     vector_dbs = VectorDbs(store, providers, models)
     rag = Rag(vector_dbs, models)
+    shields = Shields(store, providers, models)
+    tool_groups = ToolGroups(store, providers, rag)
+    agents = Agents(
+        providers, models, shields, tool_groups, vector_dbs, rag, InlineDocuments(), tracing, settings.agents
+    )
     backends = Backends(
         version=version,
         store=store,
         providers=providers,
         models=models,
-        shields=Shields(store, providers, models),
+        shields=shields,
         vector_dbs=vector_dbs,
         datasets=Datasets(store, providers),
         scoring_functions=ScoringFunctions(store, providers),
         eval_tasks=EvalTasks(store, providers),
-        tool_groups=ToolGroups(store, providers, rag),
+        tool_groups=tool_groups,
         rag=rag,
+        agents=agents,
         telemetry=telemetry,
         tracing=tracing,
     )

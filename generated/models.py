@@ -701,6 +701,19 @@ class TokenUsage(BaseModel):
     ]
 
 
+class TurnError(BaseModel):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    code: Annotated[
+        str,
+        Field(
+            description='Stable, machine-readable name of the cause, for instance cancelled'
+        ),
+    ]
+    message: Annotated[str, Field(description='What went wrong')]
+
+
 class AgentToolWithArgs(BaseModel):
     name: str
     args: dict[str, Any]
@@ -1479,6 +1492,7 @@ class Turn(BaseModel):
     output_attachments: list[Attachment]
     started_at: datetime
     completed_at: datetime | None = None
+    error: TurnError | None = None
 
 
 class AppEvalTaskConfig(BaseModel):

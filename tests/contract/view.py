@@ -39,6 +39,7 @@ PROVIDER = {"enum": ["memory"]}
 VECTOR_DB, TOOL_GROUP, TOOL, SHIELD = "contract/db", "builtin::memory", "echo", "contract/shield"
 NULL = {"type": "null"}
 EMPTY = {"type": "array", "maxItems": 0}
+TOOL_GROUPS = {"type": "array", "items": {"enum": [TOOL_GROUP]}}
 
 # What there is on the in-memory profile: names that are registered, what its models can do. All else is refused, which
 # the published contract cannot say.
@@ -80,6 +81,20 @@ THERE_IS: dict[str, dict[str, Any]] = {
         "provider_id": PROVIDER,
     },
     "RegisterEvalTaskRequest": {"eval_task_id": NEW_ID, "provider_eval_task_id": NEW_ID, "provider_id": PROVIDER},
+    "AgentConfig": {
+        "model": {"enum": [LLM]},
+        "input_shields": {"type": "array", "items": {"enum": [SHIELD]}},
+        "output_shields": {"type": "array", "items": {"enum": [SHIELD]}},
+        "toolgroups": TOOL_GROUPS,
+        "client_tools": EMPTY,
+        "tool_choice": {"enum": ["auto"]},
+        "response_format": NULL,
+    },
+    "CreateAgentTurnRequest": {
+        "messages": {"type": "array", "items": {"$ref": f"{PREFIX}{ACCEPTED}UserMessage"}, "minItems": 1},
+        "documents": {"type": "array", "items": {"enum": [{"content": "A river.", "mime_type": "text/plain"}]}},
+        "toolgroups": TOOL_GROUPS,
+    },
     "RegisterToolGroupRequest": {
         "toolgroup_id": {"enum": [TOOL_GROUP]},
         "provider_id": PROVIDER,
