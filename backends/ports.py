@@ -23,6 +23,8 @@ from backends.inference import (
     GenerateRequest,
     GenerationEvent,
     ModelLimits,
+    TokenizeRequest,
+    TokenizeResult,
 )
 from backends.telemetry.records import Record
 from generated.models import (
@@ -82,6 +84,12 @@ class Embedder(Service, Protocol):
 
     def embed(self, context: CallContext, request: EmbedRequest) -> EmbedResult:
         """One vector per text, in order. Raises UnknownReference, Overloaded."""
+
+    def tokenize(self, context: CallContext, request: TokenizeRequest) -> TokenizeResult:
+        """Where the tokens of each text lie, in order, for cutting texts and counting them.
+
+        Raises UnknownReference, BadRequest: half of a surrogate pair.
+        """
 
     def limits(self, model: str) -> ModelLimits:
         """What may be asked of the model. Raises UnknownReference."""
