@@ -120,7 +120,10 @@ class VectorChunk:
 
 @dataclass(frozen=True, slots=True)
 class ScoredChunk:
-    """A chunk found. `score`: cosine similarity, -1..1, higher is nearer."""
+    """A chunk found. `score`: cosine similarity, -1..1, of a search by vector; BM25, above 0, of one by words.
+
+    Higher is nearer. BM25 scores compare chunks for one text, and say nothing by themselves.
+    """
 
     chunk: VectorChunk
     score: float
@@ -144,6 +147,23 @@ class VectorIndex(Service, Protocol):
             BadRequest: the dimension is not the table's. NotFound: no such table. StorageFull.
         """
 
+    def replace(
+        self,
+        context: CallContext,
+        table: str,
+        document_ids: Sequence[str],
+        chunks: Sequence[VectorChunk],
+        vectors: NDArray[np.float32],
+    ) -> None:
+        """Let the documents of these ids be exactly these chunks, in one step that no reader sees half of.
+
+        No chunks: remove the documents. chunks: each of one of the documents. Durable and searchable on return; of
+        several writers of one document the last one wins as a whole.
+
+        Raises:
+            BadRequest: as `insert`, or a chunk of another document. NotFound: no such table. StorageFull.
+        """
+
     def query(
         self,
         context: CallContext,
@@ -156,6 +176,12 @@ class VectorIndex(Service, Protocol):
         """The nearest chunks that are not expired, best first, all with `score >= score_threshold`.
 
         vector: float32 [dimension], unit length. Raises BadRequest, NotFound.
+        """
+
+    def match(self, context: CallContext, table: str, text: str, *, max_chunks: int) -> list[ScoredChunk]:
+        """The chunks that are not expired and have words of the text, by BM25, best first.
+
+        text: plain words, no query language. Raises BadRequest, NotFound.
         """
 
     def count(self, context: CallContext, table: str) -> int:
@@ -301,8 +327,12 @@ class Retrieval(Protocol):
         content: InterleavedContent,
         vector_db_ids: Sequence[str],
         config: RAGQueryConfig | None = None,
+        *,
+        where: str = "",
     ) -> RAGQueryResult:
         """What the vector dbs hold about `content`, within the token budget; no content where they hold nothing.
+
+        where: JSON pointer of the object that has these arguments, for errors.
 
         Raises:
             UnknownReference: no such vector db or model. BadRequest: a template that cannot be rendered.
