@@ -1020,6 +1020,7 @@ class RAGQueryConfig(BaseModel):
     query_generator_config: RAGQueryGeneratorConfig | None = None
     max_tokens_in_context: Annotated[int, Field(ge=1)] = 4096
     max_chunks: Annotated[int, Field(ge=1)] = 5
+    mode: Literal['hybrid', 'vector', 'keyword'] | None = None
 
 
 class QueryCondition(BaseModel):
@@ -1265,6 +1266,7 @@ class RAGQueryResult(BaseModel):
         extra='forbid',
     )
     content: InterleavedContent | None = None
+    metadata: dict[str, Any] | None = None
 
 
 class QueryChunksRequest(BaseModel):
