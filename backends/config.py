@@ -13,6 +13,7 @@ ApiName = Literal[
 ]
 
 
+RetrievalMode = Literal["hybrid", "vector", "keyword"]
 MEMORY_URL = "memory://"
 """As `database_url`: state that lives in the process and ends with it."""
 
@@ -108,6 +109,16 @@ class VectorSettings(Section):
     maintenance_s: float = Field(5.0, gt=0, description="Seconds between looks for tables to index or compact.")
 
 
+class RagSettings(Section):
+    """Retrieval: the RAG tool."""
+
+    mode: RetrievalMode = Field(
+        "hybrid",
+        description="How chunks are found where a query does not say: by meaning (`vector`), by words (`keyword`), or "
+        "by both, fused.",
+    )
+
+
 class TelemetrySettings(Section):
     """Spans that the server records of its own work. What clients log is kept in any case."""
 
@@ -169,6 +180,7 @@ class BackendSettings(Section):
     models_dir: Path | None = Field(None, description="Model store; empty takes `models` in the data directory.")
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
+    rag: RagSettings = RagSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     agents: AgentSettings = AgentSettings()
     providers: tuple[ProviderSettings, ...] = Field(
@@ -180,6 +192,7 @@ class BackendSettings(Section):
             ProviderSettings(api="safety", provider_id="prompt-guard", provider_type="inline::prompt-guard"),
             ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
             ProviderSettings(api="agents", provider_id="sql", provider_type="inline::sql"),
+            ProviderSettings(api="tool_runtime", provider_id="rag-runtime", provider_type="inline::rag-runtime"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),
         description="Who serves which API. A list given here replaces the default one as a whole.",

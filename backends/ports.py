@@ -24,6 +24,8 @@ from backends.inference import (
     GenerateRequest,
     GenerationEvent,
     ModelLimits,
+    TokenizeRequest,
+    TokenizeResult,
 )
 from backends.telemetry.records import Record
 from generated.models import (
@@ -87,6 +89,12 @@ class Embedder(Service, Protocol):
     def embed(self, context: CallContext, request: EmbedRequest) -> EmbedResult:
         """One vector per text, in order. Raises UnknownReference, Overloaded."""
 
+    def tokenize(self, context: CallContext, request: TokenizeRequest) -> TokenizeResult:
+        """Where the tokens of each text lie, in order, for cutting texts and counting them.
+
+        Raises UnknownReference, BadRequest: half of a surrogate pair.
+        """
+
     def limits(self, model: str) -> ModelLimits:
         """What may be asked of the model. Raises UnknownReference."""
 
@@ -116,7 +124,10 @@ class VectorChunk:
 
 @dataclass(frozen=True, slots=True)
 class ScoredChunk:
-    """A chunk found. `score`: cosine similarity, -1..1, higher is nearer."""
+    """A chunk found. `score`: cosine similarity, -1..1, of a search by vector; BM25, above 0, of one by words.
+
+    Higher is nearer. BM25 scores compare chunks for one text, and say nothing by themselves.
+    """
 
     chunk: VectorChunk
     score: float
@@ -140,6 +151,23 @@ class VectorIndex(Service, Protocol):
             BadRequest: the dimension is not the table's. NotFound: no such table. StorageFull.
         """
 
+    def replace(
+        self,
+        context: CallContext,
+        table: str,
+        document_ids: Sequence[str],
+        chunks: Sequence[VectorChunk],
+        vectors: NDArray[np.float32],
+    ) -> None:
+        """Let the documents of these ids be exactly these chunks, in one step that no reader sees half of.
+
+        No chunks: remove the documents. chunks: each of one of the documents. Durable and searchable on return; of
+        several writers of one document the last one wins as a whole.
+
+        Raises:
+            BadRequest: as `insert`, or a chunk of another document. NotFound: no such table. StorageFull.
+        """
+
     def query(
         self,
         context: CallContext,
@@ -152,6 +180,12 @@ class VectorIndex(Service, Protocol):
         """The nearest chunks that are not expired, best first, all with `score >= score_threshold`.
 
         vector: float32 [dimension], unit length. Raises BadRequest, NotFound.
+        """
+
+    def match(self, context: CallContext, table: str, text: str, *, max_chunks: int) -> list[ScoredChunk]:
+        """The chunks that are not expired and have words of the text, by BM25, best first.
+
+        text: plain words, no query language. Raises BadRequest, NotFound.
         """
 
     def count(self, context: CallContext, table: str) -> int:
@@ -297,8 +331,12 @@ class Retrieval(Protocol):
         content: InterleavedContent,
         vector_db_ids: Sequence[str],
         config: RAGQueryConfig | None = None,
+        *,
+        where: str = "",
     ) -> RAGQueryResult:
         """What the vector dbs hold about `content`, within the token budget; no content where they hold nothing.
+
+        where: JSON pointer of the object that has these arguments, for errors.
 
         Raises:
             UnknownReference: no such vector db or model. BadRequest: a template that cannot be rendered.

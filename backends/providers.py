@@ -318,6 +318,12 @@ def _memory_tools(_settings: BackendSettings, entry: ProviderSettings) -> Provid
     return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
 
 
+def _rag_tools(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.rag.tools import RagToolRuntime
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=RagToolRuntime)
+
+
 def _sql_telemetry(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     """In the database of the state, with connections of its own: telemetry never waits for those of requests."""
     if settings.database == MEMORY_URL:
@@ -391,6 +397,7 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("inference", "remote::openai"): _openai_inference,
     ("vector_io", "inline::lancedb"): _lance_vectors,
     ("vector_io", "inline::memory"): _memory_vectors,
+    ("tool_runtime", "inline::rag-runtime"): _rag_tools,
     ("tool_runtime", "inline::memory"): _memory_tools,
     ("agents", "inline::sql"): _sql_agents,
     ("agents", "inline::memory"): _memory_agents,

@@ -15,7 +15,7 @@ from backends.errors import StackError
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.ports import ResourceStore, Retrieval, Service
 from backends.providers import FACTORIES, Factory, Providers
-from backends.rag import Rag
+from backends.rag import GivenTexts, Rag
 from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
 from backends.telemetry.inference import traced
 from backends.telemetry.recorder import SpanRecorder
@@ -102,7 +102,7 @@ def open_backends(
     telemetry = _open_telemetry(settings, providers, tracing, spans_dropped)
     models = Models(store, providers)
     vector_dbs = VectorDbs(store, providers, models)
-    rag = Rag(vector_dbs, models)
+    rag = Rag(vector_dbs, models, GivenTexts(), settings.rag)
     shields = Shields(store, providers, models)
     tool_groups = ToolGroups(store, providers, rag)
     agents = Agents(

@@ -1033,6 +1033,7 @@ class RAGQueryConfig(BaseModel):
     query_generator_config: RAGQueryGeneratorConfig | None = None
     max_tokens_in_context: Annotated[int, Field(ge=1)] = 4096
     max_chunks: Annotated[int, Field(ge=1)] = 5
+    mode: Literal['hybrid', 'vector', 'keyword'] | None = None
 
 
 class QueryCondition(BaseModel):
@@ -1279,6 +1280,7 @@ class RAGQueryResult(BaseModel):
         extra='forbid',
     )
     content: InterleavedContent | None = None
+    metadata: dict[str, Any] | None = None
 
 
 class QueryChunksRequest(BaseModel):

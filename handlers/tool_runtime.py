@@ -18,11 +18,10 @@ from handlers.call import Call
 
 
 def rag_insert(call: Call, body: InsertRequest) -> None:
-    """Index documents so they can be used by the RAG system.
-
-    POST /v1/tool-runtime/rag-tool/insert
-    """
-    raise NotBuilt("rag_insert")
+    """Cut documents into chunks and index them; a document id that is there already is replaced."""
+    call.backends.rag.insert(
+        call.context, body.vector_db_id, body.documents, chunk_size_in_tokens=body.chunk_size_in_tokens
+    )
 
 
 def invoke_tool(call: Call, body: InvokeToolRequest) -> ToolInvocationResult:
@@ -41,8 +40,5 @@ def list_runtime_tools(
 
 
 def rag_query(call: Call, body: QueryRequest) -> RAGQueryResult:
-    """Query the RAG system for context; typically invoked by the agent.
-
-    POST /v1/tool-runtime/rag-tool/query
-    """
-    raise NotBuilt("rag_query")
+    """What vector dbs hold about a question, as context for a model, with citations beside it."""
+    return call.backends.rag.query(call.context, body.content, body.vector_db_ids, body.query_config)

@@ -15,11 +15,14 @@ from backends.context import CallContext
 from backends.errors import Unavailable
 from backends.lance.database import LanceDatabase
 from backends.lance.maintenance import Maintainer
+from backends.lance.writers import WriterTurns
 from backends.ports import ScoredChunk, VectorChunk
 from backends.vector_rows import (
     check_dimension,
     check_table_name,
     check_threshold,
+    check_words,
+    checked_document_ids,
     checked_max_chunks,
     rows_of,
     unit_rows,
@@ -48,6 +51,7 @@ class LanceVectorIndex:
         self._now = clock
         self._new_id = new_id
         self._database = LanceDatabase(location, fsync=fsync)
+        self._turns = WriterTurns(self._database.directory)
         self._maintainer = Maintainer(self._database, settings, now=clock)
         if background:
             self._maintainer.start()
@@ -75,6 +79,24 @@ class LanceVectorIndex:
         arrow = to_arrow([self._new_id() for _ in rows], rows, units)
         self._database.commit(table, lambda found: found.add(arrow))
 
+    def replace(
+        self,
+        context: CallContext,
+        table: str,
+        document_ids: Sequence[str],
+        chunks: Sequence[VectorChunk],
+        vectors: NDArray[np.float32],
+    ) -> None:
+        context.check()
+        rows = rows_of(chunks)
+        ids = checked_document_ids(document_ids, rows)
+        units = unit_rows(vectors, self._database.dimension(table), rows=len(rows))
+        from backends.lance.rows import to_arrow
+
+        arrow = to_arrow([self._new_id() for _ in rows], rows, units)
+        with self._turns.turn(table):
+            self._database.commit(table, lambda found: found.replace(ids, arrow))
+
     def query(
         self,
         context: CallContext,
@@ -91,6 +113,13 @@ class LanceVectorIndex:
         unit = unit_vector(vector, self._database.dimension(table))
         hits = self._database.run(table, lambda found: found.nearest(unit, max_chunks, now))
         return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
+
+    def match(self, context: CallContext, table: str, text: str, *, max_chunks: int) -> list[ScoredChunk]:
+        context.check()
+        checked_max_chunks(max_chunks)
+        check_words(text)
+        now = self._now()
+        return self._database.run(table, lambda found: found.match(text, max_chunks, now))
 
     def count(self, context: CallContext, table: str) -> int:
         context.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backends.rag.given import GivenTexts
 from backends.rag.retrieval import Rag
 
-__all__ = ["Rag"]
+__all__ = ["GivenTexts", "Rag"]

@@ -424,6 +424,37 @@ def operation_that_is_not_built_says_so_at_once(client: LlamaStackClient) -> Non
         raise AssertionError("no error was raised")
 
 
+def documents_answer_questions_with_citations_and_are_replaced_by_their_id(client: LlamaStackClient) -> None:
+    db = f"journey-{uuid.uuid4()}"
+    client.vector_dbs.register(vector_db_id=db, embedding_model=EMBEDDER, embedding_dimension=384)
+    story = "The lighthouse keeper counts ships. " * 60 + "The code of the vault is ZX-4711."
+    documents = [
+        {"document_id": "it's", "content": story, "mime_type": "text/plain", "metadata": {"page": 1}},
+        {"document_id": "bread", "content": "Bread needs flour and salt.", "metadata": {}},
+    ]
+    rag = client.tool_runtime.rag_tool
+    for _ in range(2):
+        rag.insert(vector_db_id=db, documents=documents, chunk_size_in_tokens=512)
+    generator = {"type": "default", "separator": " "}
+    config = {"max_chunks": 1, "max_tokens_in_context": 300, "query_generator_config": generator}
+    found = rag.query(content="What is the code ZX-4711?", vector_db_ids=[db], query_config=config)
+    head, chunk, foot = (item.text for item in found.content)
+    assert "START-RETRIEVED-CONTEXT" in head and "END-RETRIEVED-CONTEXT" in foot
+    assert chunk.startswith("id:it's; content:") and "ZX-4711" in chunk
+    citation = found.metadata["citations"][0]
+    assert citation["metadata"]["page"] == 1 and citation["token_count"] <= 254
+    everything = rag.query(content="bread", vector_db_ids=[db], query_config={**config, "max_chunks": 100})
+    assert everything.metadata["document_ids"].count("bread") == 1
+    assert rag.query(content="bread", vector_db_ids=[]).content is None
+    try:
+        rag.query(content="bread", vector_db_ids=["nowhere"])
+    except BadRequestError as error:
+        assert "nowhere" in str(error)
+    else:
+        raise AssertionError("a query of a vector db that is not there was answered")
+    client.vector_dbs.unregister(db)
+
+
 def _members(batch: object) -> list:
     """The answers, under the name that this version of the client reads."""
     (name,) = {"batch", "completion_message_batch"} & set(type(batch).model_fields)

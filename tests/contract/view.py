@@ -61,6 +61,8 @@ THERE_IS: dict[str, dict[str, Any]] = {
     "EmbeddingsRequest": {"model_id": {"enum": [EMBEDDER]}},
     "InsertChunksRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
     "QueryChunksRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
+    "InsertRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
+    "QueryRequest": {"vector_db_ids": {"type": "array", "items": {"enum": [VECTOR_DB]}}},
     "RegisterModelRequest": {"model_id": NEW_ID, "provider_model_id": NEW_ID, "provider_id": PROVIDER},
     "RegisterVectorDbRequest": {
         "vector_db_id": NEW_ID,
