@@ -144,6 +144,8 @@ class BackendSettings(Section):
             ProviderSettings(api="safety", provider_id="llama-guard", provider_type="inline::llama-guard"),
             ProviderSettings(api="safety", provider_id="prompt-guard", provider_type="inline::prompt-guard"),
             ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
+            ProviderSettings(api="scoring", provider_id="basic", provider_type="inline::basic"),
+            ProviderSettings(api="scoring", provider_id="llm-as-judge", provider_type="inline::llm-as-judge"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),
         description="Who serves which API. A list given here replaces the default one as a whole.",

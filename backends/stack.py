@@ -15,6 +15,7 @@ from backends.ports import ResourceStore, Retrieval, Service
 from backends.providers import FACTORIES, Factory, Providers
 from backends.rag import Rag
 from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
+from backends.scoring.service import Scoring
 from backends.telemetry.inference import traced
 from backends.telemetry.recorder import SpanRecorder
 from backends.telemetry.service import Telemetry
@@ -41,6 +42,7 @@ class Backends:
     vector_dbs: VectorDbs
     datasets: Datasets
     scoring_functions: ScoringFunctions
+    scoring: Scoring
     eval_tasks: EvalTasks
     tool_groups: ToolGroups
     rag: Retrieval
@@ -99,6 +101,7 @@ def open_backends(
     models = Models(store, providers)
     vector_dbs = VectorDbs(store, providers, models)
     rag = Rag(vector_dbs, models)
+    scoring_functions = ScoringFunctions(store, providers)
     backends = Backends(
         version=version,
         store=store,
@@ -107,7 +110,8 @@ def open_backends(
         shields=Shields(store, providers, models),
         vector_dbs=vector_dbs,
         datasets=Datasets(store, providers),
-        scoring_functions=ScoringFunctions(store, providers),
+        scoring_functions=scoring_functions,
+        scoring=Scoring(scoring_functions, models),
         eval_tasks=EvalTasks(store, providers),
         tool_groups=ToolGroups(store, providers, rag),
         rag=rag,
