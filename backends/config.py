@@ -122,6 +122,21 @@ class TelemetrySettings(Section):
         raise ValueError("is a URL such as http://collector:4318/v1/traces, without user and password, or empty")
 
 
+class SyntheticSettings(Section):
+    """Synthetic data generation."""
+
+    model: str = Field("HuggingFaceTB/SmolLM2-135M-Instruct", description="Model of requests that name none.")
+    judge_model: str = Field(
+        "", description="Registered model that rates candidates 1 to 10; empty scores by mean log-likelihood per token."
+    )
+    candidates: int = Field(4, ge=1, le=64, description="Candidates per prompt.")
+    keep: int = Field(2, ge=1, description="Candidates per prompt that `top_k`, `top_k_top_p` and `random` keep.")
+    top_p: float = Field(0.9, gt=0, le=1, description="Mass of the softmax of scores that `top_p` keeps.")
+    temperature: float = Field(0.8, ge=0, description="Of the candidates; 0 makes all of a prompt the same.")
+    max_tokens: int = Field(256, ge=1, description="Tokens of one candidate.")
+    seed: int = Field(0, ge=0, description="Seed of candidates and filters: the same request gives the same rows.")
+
+
 class BackendSettings(Section):
     """Where state lives and who provides which API."""
 
@@ -136,6 +151,7 @@ class BackendSettings(Section):
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    synthetic: SyntheticSettings = SyntheticSettings()
     providers: tuple[ProviderSettings, ...] = Field(
         (
             ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx"),

@@ -16,6 +16,7 @@ from backends.providers import FACTORIES, Factory, Providers
 from backends.rag import Rag
 from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
 from backends.scoring.service import Scoring
+from backends.synthetic.generation import SyntheticData
 from backends.telemetry.inference import traced
 from backends.telemetry.recorder import SpanRecorder
 from backends.telemetry.service import Telemetry
@@ -43,6 +44,7 @@ class Backends:
     datasets: Datasets
     scoring_functions: ScoringFunctions
     scoring: Scoring
+    synthetic: SyntheticData
     eval_tasks: EvalTasks
     tool_groups: ToolGroups
     rag: Retrieval
@@ -112,6 +114,7 @@ def open_backends(
         datasets=Datasets(store, providers),
         scoring_functions=scoring_functions,
         scoring=Scoring(scoring_functions, models),
+        synthetic=SyntheticData(settings.synthetic, models),
         eval_tasks=EvalTasks(store, providers),
         tool_groups=ToolGroups(store, providers, rag),
         rag=rag,
