@@ -167,6 +167,21 @@ class AgentSettings(Section):
     chunk_tokens: int = Field(512, ge=16, description="Tokens of a chunk of a document given to a turn.")
 
 
+class SyntheticSettings(Section):
+    """Synthetic data generation."""
+
+    model: str = Field("HuggingFaceTB/SmolLM2-135M-Instruct", description="Model of requests that name none.")
+    judge_model: str = Field(
+        "", description="Registered model that rates candidates 1 to 10; empty scores by mean log-likelihood per token."
+    )
+    candidates: int = Field(4, ge=1, le=64, description="Candidates per prompt.")
+    keep: int = Field(2, ge=1, description="Candidates per prompt that `top_k`, `top_k_top_p` and `random` keep.")
+    top_p: float = Field(0.9, gt=0, le=1, description="Mass of the softmax of scores that `top_p` keeps.")
+    temperature: float = Field(0.8, ge=0, description="Of the candidates; 0 makes all of a prompt the same.")
+    max_tokens: int = Field(256, ge=1, description="Tokens of one candidate.")
+    seed: int = Field(0, ge=0, description="Seed of candidates and filters: the same request gives the same rows.")
+
+
 class BackendSettings(Section):
     """Where state lives and who provides which API."""
 
@@ -183,6 +198,7 @@ class BackendSettings(Section):
     rag: RagSettings = RagSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     agents: AgentSettings = AgentSettings()
+    synthetic: SyntheticSettings = SyntheticSettings()
     providers: tuple[ProviderSettings, ...] = Field(
         (
             ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx"),
@@ -193,6 +209,8 @@ class BackendSettings(Section):
             ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
             ProviderSettings(api="agents", provider_id="sql", provider_type="inline::sql"),
             ProviderSettings(api="tool_runtime", provider_id="rag-runtime", provider_type="inline::rag-runtime"),
+            ProviderSettings(api="scoring", provider_id="basic", provider_type="inline::basic"),
+            ProviderSettings(api="scoring", provider_id="llm-as-judge", provider_type="inline::llm-as-judge"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),
         description="Who serves which API. A list given here replaces the default one as a whole.",

@@ -386,8 +386,8 @@ def _memory_safety(_settings: BackendSettings, entry: ProviderSettings) -> Provi
     return _safety(entry, lambda _models: MemorySafety())
 
 
-def _memory_registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
-    """Takes registrations of its kinds; running them needs ports that come with their API."""
+def _registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    """Takes registrations of its kinds; what runs them is no part of a provider."""
     return Provider(entry.api, entry.provider_id, entry.provider_type)
 
 
@@ -408,9 +408,11 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("safety", "inline::prompt-guard"): _prompt_guard,
     ("safety", "inline::code-scanner"): _code_scanner,
     ("safety", "inline::memory"): _memory_safety,
-    ("datasetio", "inline::memory"): _memory_registry,
-    ("scoring", "inline::memory"): _memory_registry,
-    ("eval", "inline::memory"): _memory_registry,
+    ("datasetio", "inline::memory"): _registry,
+    ("scoring", "inline::basic"): _registry,
+    ("scoring", "inline::llm-as-judge"): _registry,
+    ("scoring", "inline::memory"): _registry,
+    ("eval", "inline::memory"): _registry,
 }
 
 OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {

@@ -17,6 +17,8 @@ from backends.ports import ResourceStore, Retrieval, Service
 from backends.providers import FACTORIES, Factory, Providers
 from backends.rag import GivenTexts, Rag
 from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
+from backends.scoring.service import Scoring
+from backends.synthetic.generation import SyntheticData
 from backends.telemetry.inference import traced
 from backends.telemetry.recorder import SpanRecorder
 from backends.telemetry.service import Telemetry
@@ -43,6 +45,8 @@ class Backends:
     vector_dbs: VectorDbs
     datasets: Datasets
     scoring_functions: ScoringFunctions
+    scoring: Scoring
+    synthetic: SyntheticData
     eval_tasks: EvalTasks
     tool_groups: ToolGroups
     rag: Retrieval
@@ -108,6 +112,7 @@ def open_backends(
     agents = Agents(
         providers, models, shields, tool_groups, vector_dbs, rag, InlineDocuments(), tracing, settings.agents
     )
+    scoring_functions = ScoringFunctions(store, providers)
     backends = Backends(
         version=version,
         store=store,
@@ -116,7 +121,9 @@ def open_backends(
         shields=shields,
         vector_dbs=vector_dbs,
         datasets=Datasets(store, providers),
-        scoring_functions=ScoringFunctions(store, providers),
+        scoring_functions=scoring_functions,
+        scoring=Scoring(scoring_functions, models),
+        synthetic=SyntheticData(settings.synthetic, models),
         eval_tasks=EvalTasks(store, providers),
         tool_groups=tool_groups,
         rag=rag,

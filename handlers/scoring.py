@@ -8,8 +8,8 @@ from handlers.call import Call
 
 
 def score(call: Call, body: ScoreRequest) -> ScoreResponse:
-    """POST /v1/scoring/score"""
-    raise NotBuilt("score")
+    """Score rows by functions."""
+    return ScoreResponse(results=call.backends.scoring.score(call.context, body.input_rows, body.scoring_functions))
 
 
 def score_batch(call: Call, body: ScoreBatchRequest) -> ScoreBatchResponse:

@@ -37,6 +37,7 @@ QUERY_TEXT = {"type": "string", "pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*
 
 PROVIDER = {"enum": ["memory"]}
 VECTOR_DB, TOOL_GROUP, TOOL, SHIELD = "contract/db", "builtin::memory", "echo", "contract/shield"
+SCORING_FUNCTION = "contract/equality"
 NULL = {"type": "null"}
 EMPTY = {"type": "array", "maxItems": 0}
 TOOL_GROUPS = {"type": "array", "items": {"enum": [TOOL_GROUP]}}
@@ -81,6 +82,23 @@ THERE_IS: dict[str, dict[str, Any]] = {
         "scoring_fn_id": NEW_ID,
         "provider_scoring_fn_id": NEW_ID,
         "provider_id": PROVIDER,
+    },
+    "ScoreRequest": {
+        "input_rows": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "object", "required": ["expected_answer", "generated_answer"]},
+        },
+        "scoring_functions": {
+            "type": "object",
+            "properties": {SCORING_FUNCTION: NULL},
+            "required": [SCORING_FUNCTION],
+            "additionalProperties": False,
+        },
+    },
+    "SyntheticDataGenerateRequest": {
+        "dialogs": {"type": "array", "items": {"$ref": f"{PREFIX}{ACCEPTED}UserMessage"}, "minItems": 1},
+        "model": {"enum": [LLM]},
     },
     "RegisterEvalTaskRequest": {"eval_task_id": NEW_ID, "provider_eval_task_id": NEW_ID, "provider_id": PROVIDER},
     "AgentConfig": {
