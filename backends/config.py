@@ -122,6 +122,18 @@ class TelemetrySettings(Section):
         raise ValueError("is a URL such as http://collector:4318/v1/traces, without user and password, or empty")
 
 
+class JobSettings(Section):
+    """Evaluations and fine-tunings, which outlive their request."""
+
+    runner: Literal["process", "thread", "none"] = Field(
+        "process",
+        description="Who works on jobs: `process`, one process for each job, which the server starts and watches; "
+        "`thread`, a thread of the worker; `none`, other servers of the same database.",
+    )
+    evaluations: int = Field(2, ge=0, description="Evaluations that run at once, per server; 0 leaves them to others.")
+    trainings: int = Field(1, ge=0, description="Fine-tunings that run at once, per server; 0 leaves them to others.")
+
+
 class BackendSettings(Section):
     """Where state lives and who provides which API."""
 
@@ -136,6 +148,7 @@ class BackendSettings(Section):
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    jobs: JobSettings = JobSettings()
     providers: tuple[ProviderSettings, ...] = Field(
         (
             ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx"),

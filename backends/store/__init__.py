@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from backends.store.engine import Database
+from backends.store.jobs import SqlJobStore
 from backends.store.migrate import SchemaState, check, open_database, upgrade
 from backends.store.resources import SqlResourceStore
 from backends.store.telemetry import SqlTelemetryStore
 
-__all__ = ["Database", "SchemaState", "SqlResourceStore", "SqlTelemetryStore", "check", "open_database", "upgrade"]
+__all__ = [
+    "Database",
+    "SchemaState",
+    "SqlJobStore",
+    "SqlResourceStore",
+    "SqlTelemetryStore",
+    "check",
+    "open_database",
+    "upgrade",
+]
