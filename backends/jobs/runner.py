@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from backends.config import JobSettings
 from backends.errors import StackError
 from backends.jobs.records import CANCELLED, Job, JobKey, JobKind
 from backends.ports import JobStore
@@ -44,6 +45,11 @@ class Execution(Protocol):
 
 Start = Callable[[str], Execution]
 """Begins to work on the job that the claimant of this name holds."""
+
+
+def limits_of(settings: JobSettings) -> dict[JobKind, int]:
+    """How many jobs of each kind one runner works on at once."""
+    return {"eval": settings.evaluations, "post_training": settings.trainings}
 
 
 @dataclass
