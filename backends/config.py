@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-ApiName = Literal["inference", "vector_io", "safety", "datasetio", "scoring", "eval", "tool_runtime", "telemetry"]
+ApiName = Literal[
+    "inference", "vector_io", "safety", "datasetio", "scoring", "eval", "post_training", "tool_runtime", "telemetry"
+]
 
 
 MEMORY_URL = "memory://"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,10 @@ from generated.models import (
     ToolDef,
     Trace,
 )
+
+if TYPE_CHECKING:
+    from backends.jobs.running import RunningJob
+    from backends.training.plan import Plan
 
 JsonObject = dict[str, Any]
 
@@ -415,6 +419,49 @@ class JobStore(Service, Protocol):
         """Give the job back for another attempt; one whose end its client wished for has failed then.
 
         counts: whether the attempt that ends counts as one.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedEpoch:
+    """What an epoch has made. model: the provider's name of the trained model; path: where its files are.
+
+    train_loss, validation_loss: nats per token; validation_loss, perplexity: None without validation data.
+    """
+
+    epoch: int
+    model: str
+    path: str
+    train_loss: float
+    validation_loss: float | None = None
+    perplexity: float | None = None
+
+
+class ModelTrainer(Protocol):
+    """Fine-tunes models of an inference provider."""
+
+    def check(self, plan: Plan, model: str) -> None:
+        """Return if the plan can be carried out on the provider's model of this name.
+
+        Raises:
+            Unsupported: the model, or what is missing here. BadRequest, Forbidden: of the plan.
+        """
+
+    def train(
+        self,
+        job: RunningJob,
+        plan: Plan,
+        model: str,
+        rows: Sequence[JsonObject],
+        validation: Sequence[JsonObject],
+        done: int,
+    ) -> Iterator[TrainedEpoch]:
+        """Train on the rows; each epoch's model can be served when it is yielded.
+
+        done: epochs that an earlier attempt has yielded already.
+
+        Raises:
+            BadRequest: a row that cannot be learnt. Cancelled, and what `check` raises.
         """
 
 

@@ -85,8 +85,9 @@ def open_backends(
     """Open everything the settings name, register the default models and shield, and drop what a kill left behind.
 
     Call it in the process that serves, after any fork. version: the server's, for `/v1/version`. factories: of the
-    providers by API and type; all that ship if None. spans_dropped: told how many spans were lost, whenever some were. serves:
-    False for a process that works on one job beside the server: it registers and drops nothing and takes no other jobs.
+    providers by API and type; all that ship if None. spans_dropped: told how many spans were lost, whenever some were.
+    serves: False for a process that works on one job beside the server: it registers and drops nothing and takes no
+    other jobs.
 
     Raises:
         Misconfigured: the settings name what does not exist.

@@ -14,7 +14,6 @@ from backends.resources import Models
 from generated.models import ModelCandidate
 
 
-
 class Candidate(Protocol):
     """Answers rows."""
 
@@ -48,9 +47,7 @@ class ModelAnswers:
             GenerateRequest(self._model, self._prompt(row, f"{where}/{i}"), self._sampling, priority="batch")
             for i, row in enumerate(rows)
         ]
-        for row, answer in zip(
-            rows, collect_all(self._generator, self._context, requests, where=where), strict=True
-        ):
+        for row, answer in zip(rows, collect_all(self._generator, self._context, requests, where=where), strict=True):
             generation: JsonObject = {"generated_answer": answer.text}
             if row.get("tools") is not None:
                 generation["tool_calls"] = [call.model_dump(mode="json") for call in answer.tool_calls]

@@ -123,6 +123,12 @@ def _end_of_turn(language: Language) -> int:
     """The token that ends an answer: the one that the template writes after one."""
     assert language.read_chat is not None  # noqa: S101
     mark = "x"
-    chat = ChatPrompt((UserMessage(content=mark), CompletionMessage(content=mark, stop_reason="end_of_turn", tool_calls=[]), UserMessage(content=mark)))
+    chat = ChatPrompt(
+        (
+            UserMessage(content=mark),
+            CompletionMessage(content=mark, stop_reason="end_of_turn", tool_calls=[]),
+            UserMessage(content=mark),
+        )
+    )
     ids = language.read_chat(chat).ids
     return next((token for token in ids if token in language.ends), max(language.ends))

@@ -7,6 +7,7 @@ an epoch's state does what an uninterrupted one would have done.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -91,9 +92,7 @@ class Trainer:
         )
         # Halves of the numbers save memory and time on CUDA; the CPU has no arithmetic for them.
         halves = training.dtype == "bf16" and self._device.type == "cuda"
-        self._precision: Any = (
-            (lambda: torch.autocast("cuda", torch.bfloat16)) if halves else nullcontext
-        )
+        self._precision: Any = (lambda: torch.autocast("cuda", torch.bfloat16)) if halves else nullcontext
 
     def epoch(self, epoch: int) -> EpochMetrics:
         """Train epoch `epoch`, counted from 0, and validate."""
@@ -114,7 +113,7 @@ class Trainer:
             self._optimizer.zero_grad(set_to_none=True)
             losses.append(loss)
             self._stepped(epoch, step + 1, self.steps, loss)
-        return EpochMetrics(epoch, float(np.mean(losses)), self._validate())
+        return EpochMetrics(epoch, float(np.mean(losses)), self.validate())
 
     def save(self, file: Path) -> None:
         """Write what `restore` needs: trained weights, optimiser and schedule."""
@@ -150,7 +149,8 @@ class Trainer:
 
         torch.nn.utils.clip_grad_norm_(self._trained, CLIP)
 
-    def _validate(self) -> float | None:
+    def validate(self) -> float | None:
+        """The mean loss of the validation examples, None without any."""
         import torch
 
         limit = self._plan.training.max_validation_steps or len(self._validation)
@@ -209,7 +209,7 @@ class Trainer:
 
 
 def preference_loss(gains: torch.Tensor, preference: Preference) -> torch.Tensor:
-    """The mean loss of pairs. gains: log probability over that of the model before, of all chosen, then all rejected."""
+    """The mean loss of pairs. gains: log probabilities over those of the model before: all chosen, then all rejected."""
     import torch
 
     chosen, rejected = gains.chunk(2)
@@ -224,7 +224,7 @@ def preference_loss(gains: torch.Tensor, preference: Preference) -> torch.Tensor
 def prepared(module: Any, plan: Plan) -> Any:
     """The module with what the plan trains: adapters, rounded weights, or all of it."""
     if plan.efficiency.enable_activation_checkpointing:
-        module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        module.activation_checkpointing_enable({"use_reentrant": False})
         module.enable_input_require_grads()
     if isinstance(plan.method, Lora):
         return _with_adapters(module, plan.method)
@@ -256,7 +256,13 @@ def _with_adapters(module: Any, lora: Lora) -> Any:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
         quantize_(module.model.layers, Int8WeightOnlyConfig())
-    fused = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj", "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}
+    fused = {
+        "q_proj": "qkv_proj",
+        "k_proj": "qkv_proj",
+        "v_proj": "qkv_proj",
+        "gate_proj": "gate_up_proj",
+        "up_proj": "gate_up_proj",
+    }
     there = {name.rpartition(".")[2] for name, _ in module.named_modules()}
     modules = [name if name in there else fused[name] for name in lora.modules]
     config = LoraConfig(
@@ -268,7 +274,10 @@ def _with_adapters(module: Any, lora: Lora) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(module, config)
+    with warnings.catch_warnings():
+        # That adapters cannot be merged into codes: they are merged into the exact weights, by `merged_state`.
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated", category=UserWarning)
+        return get_peft_model(module, config)
 
 
 def _part_head(module: Any) -> None:
@@ -286,7 +295,9 @@ def _rounded(module: Any, quantised: Quantised) -> Any:
     from torchao.quantization.qat import IntxFakeQuantizeConfig, QATConfig
 
     kind = torch.int8 if quantised.precision == "int8" else torch.int4
-    quantize_(module.model.layers, QATConfig(weight_config=IntxFakeQuantizeConfig(kind, group_size=BLOCK), step="prepare"))
+    quantize_(
+        module.model.layers, QATConfig(weight_config=IntxFakeQuantizeConfig(kind, group_size=BLOCK), step="prepare")
+    )
     return module
 
 

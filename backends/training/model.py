@@ -1,7 +1,7 @@
 """A stored model as a torch module, and trained weights as a source for the converter.
 
-The module computes what the engine computes, on the weights that the engine serves: codes of 8 bits are read back as the
-numbers they stand for. Names of tensors and configurations are those of transformers.
+The module computes what the engine computes, on the weights that the engine serves: codes of 8 bits are read back as
+the numbers they stand for. Names of tensors and configurations are those of transformers.
 """
 
 from __future__ import annotations

@@ -132,10 +132,13 @@ def _method(config: LoraFinetuningConfig | QATFinetuningConfig | None) -> Lora |
     if isinstance(config, QATFinetuningConfig):
         if config.quantizer_name not in QUANTIZERS:
             known = ", ".join(QUANTIZERS)
-            raise BadRequest(f"unknown quantizer {config.quantizer_name!r}; known: {known}", where=f"{where}/quantizer_name")
+            raise BadRequest(
+                f"unknown quantizer {config.quantizer_name!r}; known: {known}", where=f"{where}/quantizer_name"
+            )
         if config.group_size != BLOCK:
             raise BadRequest(
-                f"models are stored in groups of {BLOCK} weights, so group_size must be {BLOCK}", where=f"{where}/group_size"
+                f"models are stored in groups of {BLOCK} weights, so group_size must be {BLOCK}",
+                where=f"{where}/group_size",
             )
         return Quantised("int8" if config.quantizer_name == "int8" else "int4")
     if not 1 <= config.rank <= MAX_RANK:
@@ -165,9 +168,13 @@ def _preference(config: DPOAlignmentConfig) -> Preference:
         if not (math.isfinite(value) and value >= 0):
             raise BadRequest(f"{name} must be 0 or more", where=f"{where}/{name}")
     if config.reward_scale == 0:
-        raise BadRequest("reward_scale must be above 0: with 0 no answer is better than another", where=f"{where}/reward_scale")
+        raise BadRequest(
+            "reward_scale must be above 0: with 0 no answer is better than another", where=f"{where}/reward_scale"
+        )
     if not 0 <= config.epsilon < 0.5:
-        raise BadRequest("epsilon, the share of swapped labels, must be at least 0 and below 0.5", where=f"{where}/epsilon")
+        raise BadRequest(
+            "epsilon, the share of swapped labels, must be at least 0 and below 0.5", where=f"{where}/epsilon"
+        )
     if not math.isfinite(config.gamma):
         raise BadRequest("gamma must be a number", where=f"{where}/gamma")
     return Preference(config.reward_scale, config.reward_clip or math.inf, config.epsilon, config.gamma)

@@ -152,7 +152,8 @@ def _rope(cos: NDArray[Any], sin: NDArray[Any]) -> Rope:
             angle = np.arctan2(sin[position].astype(np.float64), cos[position].astype(np.float64))
             turns = np.round((frequencies * position - angle) / (2 * np.pi))
             frequencies = (angle + 2 * np.pi * turns) / position
-    return Rope(base, divisors=(plain / frequencies).astype(np.float32), magnitude=float(np.hypot(first_sin, first_cos)[0]))
+    magnitude = float(np.hypot(first_sin, first_cos).mean())
+    return Rope(base, divisors=plain / frequencies, magnitude=1.0 if abs(magnitude - 1) < 1e-6 else magnitude)
 
 
 def _from_int4(codes: NDArray[Any], scales: Float32, zeros: NDArray[Any], rows: int) -> Float32:
