@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from backends.agents.service import Agents
+from backends.agents.spans import plain as plain_text
 from backends.context import CallContext
+from backends.errors import BadRequest
 from backends.evaluation.rows import content_of, is_chat, messages_of, tools_of
 from backends.generation import collect_all, sampling_of, text_of
 from backends.inference import ChatPrompt, GenerateRequest, Sampling, TextPrompt
 from backends.ports import JsonObject
 from backends.resources import Models
-from generated.models import ModelCandidate
+from generated.models import (
+    AgentCandidate,
+    CreateAgentTurnRequest,
+    EvalCandidate,
+    ModelCandidate,
+    ToolExecutionStep,
+    ToolResponseMessage,
+    TurnInputMessage,
+    UserMessage,
+)
+
+_TURNS = 8
+"""Turns of an agent at once."""
+RETRIEVAL_TOOL = "query_from_memory"
 
 
 class Candidate(Protocol):
@@ -63,3 +80,80 @@ class ModelAnswers:
         text = text_of(content_of(row, where=where), where=f"{where}/completion_input")
         system = "".join(f"{text_of(message.content, where='/task_config')}\n" for message in self._system)
         return TextPrompt(system + text)
+
+
+class AgentAnswers:
+    """An agent made for the evaluation, with a session of one turn for each row.
+
+    `generated_answer` is what it says; `context` what it retrieved for that, where it retrieved something.
+
+    Raises:
+        UnknownReference, BadRequest: of the agent's configuration.
+    """
+
+    def __init__(self, context: CallContext, agents: Agents, candidate: AgentCandidate) -> None:
+        self._context = context
+        self._agents = agents
+        config = candidate.config.model_copy(update={"enable_session_persistence": False})
+        self._agent = agents.create(context, config)
+
+    def answers(self, rows: Sequence[JsonObject], *, where: str) -> Iterator[JsonObject]:
+        requests = [
+            CreateAgentTurnRequest(messages=_inputs(row, f"{where}/{i}"), stream=False) for i, row in enumerate(rows)
+        ]
+        with ThreadPoolExecutor(_TURNS, thread_name_prefix="candidate") as turns:
+            yield from turns.map(self._answer, requests)
+
+    def close(self) -> None:
+        self._agents.delete(self._context, self._agent)
+
+    def _answer(self, request: CreateAgentTurnRequest) -> JsonObject:
+        session = self._agents.create_session(self._context, self._agent, "evaluation")
+        turn = self._agents.whole_turn(self._context, self._agent, session, request)
+        generation: JsonObject = {"generated_answer": plain_text(turn.output_message.content)}
+        retrieved = [
+            plain_text(response.content)
+            for step in turn.steps
+            if isinstance(step, ToolExecutionStep)
+            for response in step.tool_responses
+            if response.tool_name == RETRIEVAL_TOOL
+        ]
+        if retrieved:
+            generation["context"] = "\n".join(retrieved)
+        return generation
+
+
+class Candidates:
+    """Opens the candidates of evaluations."""
+
+    def __init__(self, models: Models, agents: Agents) -> None:
+        self._models = models
+        self._agents = agents
+
+    def check(self, context: CallContext, candidate: EvalCandidate) -> None:
+        """Return if the candidate can be opened. Raises UnknownReference, BadRequest."""
+        if isinstance(candidate, ModelCandidate):
+            ModelAnswers(context, self._models, candidate).close()
+        else:
+            self._agents.check(context, candidate.config)
+
+    def open(self, context: CallContext, candidate: EvalCandidate) -> Candidate:
+        """Ready to answer; close it when it is done. Raises UnknownReference, BadRequest."""
+        if isinstance(candidate, ModelCandidate):
+            return ModelAnswers(context, self._models, candidate)
+        return AgentAnswers(context, self._agents, candidate)
+
+
+def _inputs(row: JsonObject, where: str) -> list[TurnInputMessage]:
+    """What a row says to an agent. Raises BadRequest: it has what only a model can be told."""
+    if not is_chat(row, where=where):
+        return [UserMessage(content=content_of(row, where=where))]
+    inputs: list[TurnInputMessage] = []
+    for position, message in enumerate(messages_of(row, where=where)):
+        if not isinstance(message, UserMessage | ToolResponseMessage):
+            raise BadRequest(
+                f"an agent is told messages of the roles user and tool, not {message.role}",
+                where=f"{where}/chat_completion_input/{position}",
+            )
+        inputs.append(message)
+    return inputs

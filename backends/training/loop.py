@@ -209,7 +209,7 @@ class Trainer:
 
 
 def preference_loss(gains: torch.Tensor, preference: Preference) -> torch.Tensor:
-    """The mean loss of pairs. gains: log probabilities over those of the model before: all chosen, then all rejected."""
+    """The mean loss of pairs. gains: log probabilities over those of the model before: all chosen, all rejected."""
     import torch
 
     chosen, rejected = gains.chunk(2)
