@@ -127,10 +127,15 @@ class TelemetrySettings(Section):
 class JobSettings(Section):
     """Evaluations and fine-tunings, which outlive their request."""
 
-    runner: Literal["process", "thread", "none"] = Field(
+    runner: Literal["process", "thread", "ray", "none"] = Field(
         "process",
         description="Who works on jobs: `process`, one process for each job, which the server starts and watches; "
-        "`thread`, a thread of the worker; `none`, other servers of the same database.",
+        "`thread`, a thread of the worker; `ray`, the machines of a Ray cluster; `none`, other servers of the same "
+        "database.",
+    )
+    ray_address: str = Field("", description="Of the Ray cluster, `host:port`; empty finds the one of this machine.")
+    shared_directories: bool = Field(
+        False, description="Whether every machine of the Ray cluster sees the directories of these settings."
     )
     evaluations: int = Field(2, ge=0, description="Evaluations that run at once, per server; 0 leaves them to others.")
     trainings: int = Field(1, ge=0, description="Fine-tunings that run at once, per server; 0 leaves them to others.")

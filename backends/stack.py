@@ -154,7 +154,7 @@ def _open_jobs(settings: BackendSettings) -> JobStore:
 
 def _run_jobs(settings: BackendSettings, backends: Backends) -> None:
     """Work on jobs in this process where no other can: jobs of state in memory, or by the settings."""
-    if settings.jobs.runner == "none" or (settings.jobs.runner == "process" and settings.database != MEMORY_URL):
+    if settings.jobs.runner == "none" or (settings.jobs.runner != "thread" and settings.database != MEMORY_URL):
         return
     from backends.jobs.executions import ThreadExecution
     from backends.jobs.runner import Runner, limits_of

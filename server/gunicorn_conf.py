@@ -56,7 +56,7 @@ _jobs: JobRunner | None = None
 def on_starting(server: Any) -> None:
     """Before the first worker: everything that only one process may do."""
     global _metrics, _engines, _jobs
-    from server.prepare import prepare_state, start_engines
+    from server.prepare import prepare_state, start_engines, start_jobs
     from server.serve import check_port
 
     addresses = [address for address in server.address if isinstance(address, tuple)]
@@ -69,7 +69,7 @@ def on_starting(server: Any) -> None:
     end_with_starter()
     _engines = start_engines(_settings)  # first, so that their imports and ours go on side by side
     prepare_state(_settings)
-    _jobs = JobRunner(_settings.backends)
+    _jobs = start_jobs(_settings)
     _metrics = MetricsDirectory(_settings.backends.home / "run")
     _metrics.announce()
 

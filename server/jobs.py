@@ -7,18 +7,21 @@ import subprocess
 import sys
 
 from backends.config import MEMORY_URL, BackendSettings
+from backends.jobs.ray_executions import check_shared
 from server.processes import PARENT_VARIABLE
 
 STOP_S = 10.0
 
 
 class JobRunner:
-    """Starts it at once where the settings want one."""
+    """Starts it at once where the settings want one. Raises Misconfigured."""
 
     def __init__(self, settings: BackendSettings) -> None:
         self._keeper: subprocess.Popen[bytes] | None = None
-        if settings.jobs.runner != "process" or settings.database == MEMORY_URL:
+        if settings.jobs.runner not in ("process", "ray") or settings.database == MEMORY_URL:
             return
+        if settings.jobs.runner == "ray":
+            check_shared(settings)
         environ = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         command = (sys.executable, "-m", "server.keeper", "the runner of jobs", "server.job_runner")
         # In a session of its own, so that Ctrl-C reaches the server alone.
