@@ -9,7 +9,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 ApiName = Literal[
-    "inference", "vector_io", "safety", "agents", "datasetio", "scoring", "eval", "tool_runtime", "telemetry"
+    "inference",
+    "vector_io",
+    "safety",
+    "agents",
+    "datasetio",
+    "scoring",
+    "eval",
+    "post_training",
+    "tool_runtime",
+    "telemetry",
 ]
 
 
@@ -182,6 +191,23 @@ class SyntheticSettings(Section):
     seed: int = Field(0, ge=0, description="Seed of candidates and filters: the same request gives the same rows.")
 
 
+class JobSettings(Section):
+    """Evaluations and fine-tunings, which outlive their request."""
+
+    runner: Literal["process", "thread", "ray", "none"] = Field(
+        "process",
+        description="Who works on jobs: `process`, one process for each job, which the server starts and watches; "
+        "`thread`, a thread of the worker; `ray`, the machines of a Ray cluster; `none`, other servers of the same "
+        "database.",
+    )
+    ray_address: str = Field("", description="Of the Ray cluster, `host:port`; empty finds the one of this machine.")
+    shared_directories: bool = Field(
+        False, description="Whether every machine of the Ray cluster sees the directories of these settings."
+    )
+    evaluations: int = Field(2, ge=0, description="Evaluations that run at once, per server; 0 leaves them to others.")
+    trainings: int = Field(1, ge=0, description="Fine-tunings that run at once, per server; 0 leaves them to others.")
+
+
 class BackendSettings(Section):
     """Where state lives and who provides which API."""
 
@@ -199,6 +225,7 @@ class BackendSettings(Section):
     telemetry: TelemetrySettings = TelemetrySettings()
     agents: AgentSettings = AgentSettings()
     synthetic: SyntheticSettings = SyntheticSettings()
+    jobs: JobSettings = JobSettings()
     providers: tuple[ProviderSettings, ...] = Field(
         (
             ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx"),

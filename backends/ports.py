@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from backends.inference import (
     TokenizeRequest,
     TokenizeResult,
 )
+from backends.jobs.records import Job, JobKey, JobKind
 from backends.telemetry.records import Record
 from generated.models import (
     URL,
@@ -45,6 +46,10 @@ from generated.models import (
     Trace,
     Turn,
 )
+
+if TYPE_CHECKING:
+    from backends.jobs.running import RunningJob
+    from backends.training.plan import Plan
 
 JsonObject = dict[str, Any]
 
@@ -399,6 +404,107 @@ class TelemetryStore(Service, Protocol):
 
     def sweep(self, max_rows: int) -> int:
         """Remove what has expired, and the oldest of each kind beyond about `max_rows`; how many rows that were."""
+
+
+class JobStore(Service, Protocol):
+    """The table of jobs: durable on return, shared by processes, who claim jobs and lose them when they fall silent.
+
+    A claim is held by a claimant, a name that is never used twice. What a claimant writes is refused once it has lost
+    the job, so that two runners never work on one job with effect. No clock is compared between processes: a runner
+    takes over what has shown no new heartbeat while the runner itself watched.
+    """
+
+    def add(self, context: CallContext, job: Job) -> Job:
+        """Schedule it; the same id, kind, subject and request again is the job that is there.
+
+        Raises:
+            Conflict: the id belongs to another request.
+        """
+
+    def get(self, context: CallContext, kind: JobKind, job_id: str) -> Job | None:
+        """The job, or None."""
+
+    def list(self, context: CallContext, kind: JobKind) -> list[Job]:
+        """All jobs of the kind, oldest first."""
+
+    def cancel(self, context: CallContext, kind: JobKind, job_id: str) -> Job | None:
+        """Let it end as failed: at once when nobody works on it, else as soon as its runner sees the wish.
+
+        A job that has ended stays as it is. None: no such job.
+        """
+
+    def claim(self, claimant: str, kinds: Sequence[JobKind], silent: Mapping[JobKey, int]) -> Job | None:
+        """Take the oldest job that nobody holds, or that is one of `silent` and has no more heartbeats than given."""
+
+    def heartbeats(self, kinds: Sequence[JobKind]) -> dict[JobKey, int]:
+        """Jobs that somebody holds, with their number of heartbeats so far."""
+
+    def claimed(self, claimant: str) -> Job | None:
+        """The job that the claimant holds, or None: it has lost it."""
+
+    def beat(self, claimant: str) -> Job | None:
+        """Show that the claimant lives; the job as it is, or None when it is lost."""
+
+    def progress(self, claimant: str, progress: JsonObject) -> None:
+        """What the job says of itself. Raises Conflict: it is lost."""
+
+    def save_part(self, claimant: str, part: int, body: JsonObject) -> None:
+        """Keep a piece of the result, from which a later attempt goes on; again replaces it. Raises Conflict."""
+
+    def parts(self, key: JobKey) -> Iterator[JsonObject]:
+        """The pieces in their order, read a few at a time."""
+
+    def finish(self, claimant: str, *, result: JsonObject | None = None, reason: str = "") -> bool:
+        """End the job: completed with a result, else failed for the reason. False: it was lost before."""
+
+    def release(self, claimant: str, *, counts: bool = True) -> None:
+        """Give the job back for another attempt; one whose end its client wished for has failed then.
+
+        counts: whether the attempt that ends counts as one.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedEpoch:
+    """What an epoch has made. model: the provider's name of the trained model; path: where its files are.
+
+    train_loss, validation_loss: nats per token; validation_loss, perplexity: None without validation data.
+    """
+
+    epoch: int
+    model: str
+    path: str
+    train_loss: float
+    validation_loss: float | None = None
+    perplexity: float | None = None
+
+
+class ModelTrainer(Protocol):
+    """Fine-tunes models of an inference provider."""
+
+    def check(self, plan: Plan, model: str) -> None:
+        """Return if the plan can be carried out on the provider's model of this name.
+
+        Raises:
+            Unsupported: the model, or what is missing here. BadRequest, Forbidden: of the plan.
+        """
+
+    def train(
+        self,
+        job: RunningJob,
+        plan: Plan,
+        model: str,
+        rows: Sequence[JsonObject],
+        validation: Sequence[JsonObject],
+        done: int,
+    ) -> Iterator[TrainedEpoch]:
+        """Train on the rows; each epoch's model can be served when it is yielded.
+
+        done: epochs that an earlier attempt has yielded already.
+
+        Raises:
+            BadRequest: a row that cannot be learnt. Cancelled, and what `check` raises.
+        """
 
 
 class GuardModels(Protocol):

@@ -18,6 +18,7 @@ from backends.ports import (
     Classifier,
     Embedder,
     GuardModels,
+    ModelTrainer,
     Retrieval,
     Safety,
     Service,
@@ -30,6 +31,7 @@ from backends.safety.code_scanner import CodeScannerSafety, CodeScannerSettings
 from backends.safety.guardian import GuardianSafety, GuardianSettings
 from backends.safety.llama_guard import LlamaGuardSafety, LlamaGuardSettings
 from backends.safety.prompt_guard import PromptGuardSafety, PromptGuardSettings
+from backends.training.settings import TrainingSettings
 from generated.models import ModelType
 
 APIS: tuple[ApiName, ...] = get_args(ApiName)
@@ -57,6 +59,7 @@ class Provider:
     device: Callable[[], str] | None = None
     safety: Callable[[GuardModels], Safety] | None = None
     tools: Callable[[Retrieval], ToolRuntime] | None = None
+    trainer: ModelTrainer | None = None
 
     @property
     def remote(self) -> bool:
@@ -391,6 +394,20 @@ def _registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
     return Provider(entry.api, entry.provider_id, entry.provider_type)
 
 
+def _torch_training(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.training.trainer import TorchTrainer
+
+    options = TrainingSettings.model_validate(entry.config)
+    trainer = TorchTrainer(options, settings.models, settings.home / "training")
+    return Provider(entry.api, entry.provider_id, entry.provider_type, trainer=trainer)
+
+
+def _memory_training(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.trainer import MemoryTrainer
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, trainer=MemoryTrainer())
+
+
 FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("inference", "inline::onnx"): _onnx_inference,
     ("inference", "inline::memory"): _memory_inference,
@@ -413,6 +430,9 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("scoring", "inline::llm-as-judge"): _registry,
     ("scoring", "inline::memory"): _registry,
     ("eval", "inline::memory"): _registry,
+    ("eval", "inline::jobs"): _registry,
+    ("post_training", "inline::torch"): _torch_training,
+    ("post_training", "inline::memory"): _memory_training,
 }
 
 OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
@@ -422,5 +442,6 @@ OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
     ("safety", "inline::llama-guard"): LlamaGuardSettings,
     ("safety", "inline::prompt-guard"): PromptGuardSettings,
     ("safety", "inline::code-scanner"): CodeScannerSettings,
+    ("post_training", "inline::torch"): TrainingSettings,
 }
 """What `config` of a provider may hold, by API and type; a type without an entry takes nothing."""

@@ -12,8 +12,9 @@ from backends.agents.service import Agents
 from backends.config import MEMORY_URL, ApiName, BackendSettings
 from backends.context import CallContext
 from backends.errors import StackError
+from backends.jobs.service import Jobs
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
-from backends.ports import ResourceStore, Retrieval, Service
+from backends.ports import JobStore, ResourceStore, Retrieval, Service
 from backends.providers import FACTORIES, Factory, Providers
 from backends.rag import GivenTexts, Rag
 from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
@@ -53,6 +54,7 @@ class Backends:
     agents: Agents
     telemetry: Telemetry
     tracing: Tracing
+    jobs: Jobs
 
     def services(self) -> dict[str, Service]:
         """Every part of this server with a life of its own; it is ready when each answers `ping`."""
@@ -63,7 +65,8 @@ class Backends:
         return self._services(remote=True)
 
     def close(self) -> None:
-        """Close every part: leases and spans first, then providers, since their last work may still be written."""
+        """Close every part: jobs, leases and spans first, then providers: their last work may still be written."""
+        self.jobs.close()
         self.agents.close()
         self.tracing.close()
         self.telemetry.close()
@@ -85,11 +88,14 @@ def open_backends(
     version: str = "0",
     factories: Mapping[tuple[ApiName, str], Factory] | None = None,
     spans_dropped: Callable[[int], None] = lambda _: None,
+    serves: bool = True,
 ) -> Backends:
     """Open everything the settings name, register the default models and shield, and drop what a kill left behind.
 
     Call it in the process that serves, after any fork. version: the server's, for `/v1/version`. factories: of the
     providers by API and type; all that ship if None. spans_dropped: told how many spans were lost, whenever some were.
+    serves: False for a process that works on one job beside the server: it registers and drops nothing and takes no
+    other jobs.
 
     Raises:
         Misconfigured: the settings name what does not exist.
@@ -130,9 +136,13 @@ def open_backends(
         agents=agents,
         telemetry=telemetry,
         tracing=tracing,
+        jobs=Jobs(_open_jobs(settings)),
     )
+    if not serves:
+        return backends
     try:
         _tidy(backends)
+        _run_jobs(settings, backends)
     except BaseException:
         backends.close()
         raise
@@ -147,6 +157,33 @@ def _open_store(settings: BackendSettings) -> ResourceStore:
     from backends.store import SqlResourceStore, open_database
 
     return SqlResourceStore(open_database(settings.database))
+
+
+def _open_jobs(settings: BackendSettings) -> JobStore:
+    if settings.database == MEMORY_URL:
+        from backends.memory.jobs import MemoryJobStore
+
+        return MemoryJobStore()
+    from backends.store import SqlJobStore, open_database
+
+    return SqlJobStore(open_database(settings.database))
+
+
+def _run_jobs(settings: BackendSettings, backends: Backends) -> None:
+    """Work on jobs in this process where no other can: jobs of state in memory, or by the settings."""
+    if settings.jobs.runner == "none" or (settings.jobs.runner != "thread" and settings.database != MEMORY_URL):
+        return
+    from backends.jobs.executions import ThreadExecution
+    from backends.jobs.runner import Runner, limits_of
+    from backends.jobs.work import work_on
+    from backends.jobs.works import WORKS
+
+    store = backends.jobs.store
+
+    def start(claimant: str) -> ThreadExecution:
+        return ThreadExecution(lambda cancellation: work_on(store, claimant, backends, WORKS, cancellation))
+
+    backends.jobs.run_here(Runner(store, start, limits_of(settings.jobs)))
 
 
 def _open_telemetry(

@@ -27,10 +27,11 @@ class ModelSource(_Record):
 
     name: package name, file name or name on the hub; never a directory of this machine. version: of the package, commit
     of the hub, "" for local files. sha256: of the fetched archive or file; of the sorted `<sha256>  <path>` lines for a
-    folder; of the line `<commit>  <name>` for the hub, whose commit stands for every file.
+    folder; of the line `<commit>  <name>` for the hub, whose commit stands for every file; of the base model's weights
+    for a training, whose name is `<base> by <job>` and whose version is its epoch.
     """
 
-    kind: Literal["package", "gguf", "folder", "hub", "adapter"]
+    kind: Literal["package", "gguf", "folder", "hub", "adapter", "training"]
     name: str
     version: str = ""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

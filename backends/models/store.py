@@ -154,6 +154,17 @@ class ModelStore:
             model of the hub. StorageFull: no room.
         """
         source = self._source(reference, base)
+        return self.add(source, name=name, precision=precision, progress=progress)
+
+    def add(
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        precision: Precision | None = None,
+        progress: Progress | None = None,
+    ) -> StoredModel:
+        """Build a model from its source unless it is there already, and return it, as `pull` does."""
         name = source.default_name if name is None else name
         escaped = escape_name(name)
         precision = _effective_precision(source, precision)

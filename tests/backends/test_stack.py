@@ -84,7 +84,7 @@ def test_a_database_of_a_newer_release_stops_the_start(tmp_path: Path) -> None:
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.commit()
     connection.close()
-    with pytest.raises(Unavailable, match="revision 9999, this release knows revisions up to 0003"):
+    with pytest.raises(Unavailable, match="revision 9999, this release knows revisions up to 0004"):
         open_backends(settings_of(tmp_path))
 
 

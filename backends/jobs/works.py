@@ -1,0 +1,10 @@
+"""The work of each kind of job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from backends.jobs.records import JobKind
+from backends.jobs.work import Work
+
+WORKS: Mapping[JobKind, Work] = {}
