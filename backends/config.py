@@ -94,6 +94,23 @@ class VectorSettings(Section):
     maintenance_s: float = Field(5.0, gt=0, description="Seconds between looks for tables to index or compact.")
 
 
+class DatasetSettings(Section):
+    """The rows of datasets."""
+
+    max_mb: int = Field(512, ge=1, description="Megabytes that the data behind a dataset's URL may have.")
+    parse_s: float = Field(300.0, gt=0, description="Seconds that reading the data of one dataset may take.")
+    parse_memory_mb: int = Field(
+        4096, ge=512, description="Megabytes of address space that reading the data of one dataset may take."
+    )
+    answer_rows: int = Field(200_000, ge=1, description="Rows that one page may hold, also one of all rows.")
+    storage: tuple[str, ...] = Field(
+        (), description="Prefixes of object storage URLs that datasets may be read from, such as `s3://bucket/data/`."
+    )
+    lance_roots: tuple[Path, ...] = Field(
+        (), description="Directories under which `lance://` tables may be read as datasets."
+    )
+
+
 class TelemetrySettings(Section):
     """Spans that the server records of its own work. What clients log is kept in any case."""
 
@@ -132,9 +149,13 @@ class BackendSettings(Section):
         "data directory.",
     )
     vector_url: str = Field("", description="LanceDB URL or directory; empty takes `lance` in the data directory.")
+    rows_url: str = Field(
+        "", description="LanceDB URL or directory of dataset rows; empty takes `rows` in the data directory."
+    )
     models_dir: Path | None = Field(None, description="Model store; empty takes `models` in the data directory.")
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
+    datasets: DatasetSettings = DatasetSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     providers: tuple[ProviderSettings, ...] = Field(
         (
@@ -144,6 +165,7 @@ class BackendSettings(Section):
             ProviderSettings(api="safety", provider_id="llama-guard", provider_type="inline::llama-guard"),
             ProviderSettings(api="safety", provider_id="prompt-guard", provider_type="inline::prompt-guard"),
             ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
+            ProviderSettings(api="datasetio", provider_id="lancedb", provider_type="inline::lancedb"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),
         description="Who serves which API. A list given here replaces the default one as a whole.",
@@ -180,3 +202,8 @@ class BackendSettings(Section):
     def vectors_location(self) -> str:
         """The LanceDB location that is in force."""
         return self.vector_url or str(self.home / "lance")
+
+    @property
+    def rows_location(self) -> str:
+        """The LanceDB location of dataset rows that is in force."""
+        return self.rows_url or str(self.home / "rows")

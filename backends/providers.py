@@ -18,6 +18,7 @@ from backends.ports import (
     Embedder,
     GuardModels,
     Retrieval,
+    RowStore,
     Safety,
     Service,
     TelemetryStore,
@@ -51,6 +52,7 @@ class Provider:
     classifier: Classifier | None = None
     vectors: VectorIndex | None = None
     telemetry: TelemetryStore | None = None
+    rows: RowStore | None = None
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
     safety: Callable[[GuardModels], Safety] | None = None
@@ -63,7 +65,7 @@ class Provider:
 
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
-        for role in ("generator", "embedder", "classifier", "vectors", "telemetry"):
+        for role in ("generator", "embedder", "classifier", "vectors", "telemetry", "rows"):
             service: Service | None = getattr(self, role)
             if service is not None:
                 yield f"{self.api}:{self.provider_id}:{role}", service
@@ -281,6 +283,19 @@ def _lance_vectors(settings: BackendSettings, entry: ProviderSettings) -> Provid
     return Provider(entry.api, entry.provider_id, entry.provider_type, vectors=index)
 
 
+def _lance_rows(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.lance.row_store import LanceRowStore
+
+    rows = LanceRowStore(settings.rows_location)
+    return Provider(entry.api, entry.provider_id, entry.provider_type, rows=rows)
+
+
+def _memory_rows(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.row_store import MemoryRowStore
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, rows=MemoryRowStore())
+
+
 def _memory_inference(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     from backends.memory.classifier import MemoryClassifier
     from backends.memory.embedder import MemoryEmbedder
@@ -374,7 +389,8 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("safety", "inline::prompt-guard"): _prompt_guard,
     ("safety", "inline::code-scanner"): _code_scanner,
     ("safety", "inline::memory"): _memory_safety,
-    ("datasetio", "inline::memory"): _memory_registry,
+    ("datasetio", "inline::lancedb"): _lance_rows,
+    ("datasetio", "inline::memory"): _memory_rows,
     ("scoring", "inline::memory"): _memory_registry,
     ("eval", "inline::memory"): _memory_registry,
 }

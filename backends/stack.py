@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from backends.config import MEMORY_URL, ApiName, BackendSettings
 from backends.context import CallContext
+from backends.datasets.sources import NoOutbound, Sources
 from backends.errors import StackError
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.ports import ResourceStore, Retrieval, Service
@@ -106,7 +107,7 @@ def open_backends(
         models=models,
         shields=Shields(store, providers, models),
         vector_dbs=vector_dbs,
-        datasets=Datasets(store, providers),
+        datasets=Datasets(store, providers, Sources(settings.datasets, NoOutbound()), settings.datasets),
         scoring_functions=ScoringFunctions(store, providers),
         eval_tasks=EvalTasks(store, providers),
         tool_groups=ToolGroups(store, providers, rag),
@@ -156,9 +157,9 @@ def _tidy(backends: Backends) -> None:
     except StackError as error:
         log.warning("default shield %s is not registered: %s", DEFAULT_SHIELD, error)
     try:
-        collected = backends.vector_dbs.collect(context)
+        collected = backends.vector_dbs.collect(context) + backends.datasets.collect(context)
     except StackError as error:
         log.warning("left-over tables stay until the next start: %s", error)
     else:
         if collected:
-            log.info("dropped %d tables that no vector db names", collected)
+            log.info("dropped %d tables that no vector db or dataset names", collected)
