@@ -147,6 +147,23 @@ class OutboundSettings(Section):
         return allow
 
 
+class DatasetSettings(Section):
+    """The rows of datasets."""
+
+    max_mb: int = Field(512, ge=1, description="Megabytes that the data behind a dataset's URL may have.")
+    parse_s: float = Field(300.0, gt=0, description="Seconds that reading the data of one dataset may take.")
+    parse_memory_mb: int = Field(
+        4096, ge=512, description="Megabytes of address space that reading the data of one dataset may take."
+    )
+    answer_rows: int = Field(200_000, ge=1, description="Rows that one page may hold, also one of all rows.")
+    storage: tuple[str, ...] = Field(
+        (), description="Prefixes of object storage URLs that datasets may be read from, such as `s3://bucket/data/`."
+    )
+    lance_roots: tuple[Path, ...] = Field(
+        (), description="Directories under which `lance://` tables may be read as datasets."
+    )
+
+
 class TelemetrySettings(Section):
     """Spans that the server records of its own work. What clients log is kept in any case."""
 
@@ -237,11 +254,15 @@ class BackendSettings(Section):
         "data directory.",
     )
     vector_url: str = Field("", description="LanceDB URL or directory; empty takes `lance` in the data directory.")
+    rows_url: str = Field(
+        "", description="LanceDB URL or directory of dataset rows; empty takes `rows` in the data directory."
+    )
     models_dir: Path | None = Field(None, description="Model store; empty takes `models` in the data directory.")
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
     rag: RagSettings = RagSettings()
     outbound: OutboundSettings = OutboundSettings()
+    datasets: DatasetSettings = DatasetSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     agents: AgentSettings = AgentSettings()
     synthetic: SyntheticSettings = SyntheticSettings()
@@ -266,6 +287,7 @@ class BackendSettings(Section):
             ),
             ProviderSettings(api="scoring", provider_id="basic", provider_type="inline::basic"),
             ProviderSettings(api="scoring", provider_id="llm-as-judge", provider_type="inline::llm-as-judge"),
+            ProviderSettings(api="datasetio", provider_id="lancedb", provider_type="inline::lancedb"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),
         description="Who serves which API. A list given here replaces the default one as a whole.",
@@ -302,3 +324,8 @@ class BackendSettings(Section):
     def vectors_location(self) -> str:
         """The LanceDB location that is in force."""
         return self.vector_url or str(self.home / "lance")
+
+    @property
+    def rows_location(self) -> str:
+        """The LanceDB location of dataset rows that is in force."""
+        return self.rows_url or str(self.home / "rows")

@@ -20,6 +20,7 @@ from backends.ports import (
     GuardModels,
     ModelTrainer,
     Retrieval,
+    RowStore,
     Safety,
     Service,
     TelemetryStore,
@@ -56,6 +57,7 @@ class Provider:
     vectors: VectorIndex | None = None
     telemetry: TelemetryStore | None = None
     agents: AgentStore | None = None
+    rows: RowStore | None = None
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
     safety: Callable[[GuardModels], Safety] | None = None
@@ -69,7 +71,7 @@ class Provider:
 
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
-        for role in ("generator", "embedder", "classifier", "vectors", "telemetry", "agents"):
+        for role in ("generator", "embedder", "classifier", "vectors", "telemetry", "agents", "rows"):
             service: Service | None = getattr(self, role)
             if service is not None:
                 yield f"{self.api}:{self.provider_id}:{role}", service
@@ -294,6 +296,19 @@ def _lance_vectors(settings: BackendSettings, entry: ProviderSettings) -> Provid
     return Provider(entry.api, entry.provider_id, entry.provider_type, vectors=index)
 
 
+def _lance_rows(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.lance.row_store import LanceRowStore
+
+    rows = LanceRowStore(settings.rows_location)
+    return Provider(entry.api, entry.provider_id, entry.provider_type, rows=rows)
+
+
+def _memory_rows(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.row_store import MemoryRowStore
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, rows=MemoryRowStore())
+
+
 def _memory_inference(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     from backends.memory.classifier import MemoryClassifier
     from backends.memory.embedder import MemoryEmbedder
@@ -455,7 +470,6 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("safety", "inline::prompt-guard"): _prompt_guard,
     ("safety", "inline::code-scanner"): _code_scanner,
     ("safety", "inline::memory"): _memory_safety,
-    ("datasetio", "inline::memory"): _registry,
     ("scoring", "inline::basic"): _registry,
     ("scoring", "inline::llm-as-judge"): _registry,
     ("scoring", "inline::memory"): _registry,
@@ -463,6 +477,8 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("eval", "inline::jobs"): _registry,
     ("post_training", "inline::torch"): _torch_training,
     ("post_training", "inline::memory"): _memory_training,
+    ("datasetio", "inline::lancedb"): _lance_rows,
+    ("datasetio", "inline::memory"): _memory_rows,
 }
 
 OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {

@@ -123,9 +123,9 @@ class Training:
         field = "/model" if plan.preference is None else "/finetuned_model"
         _, base = self._models.stored_name(context, plan.model, where=field)
         data = plan.training.data_config
-        self._datasets.find(context, data.dataset_id, where=_DATASET)
+        self._datasets.check(context, data.dataset_id, where=_DATASET)
         if data.validation_dataset_id:
-            self._datasets.find(context, data.validation_dataset_id, where=_VALIDATION)
+            self._datasets.check(context, data.validation_dataset_id, where=_VALIDATION)
         trainer.check(plan, base)
         return self._jobs.submit(context, "post_training", plan.model, body, job_uuid)
 
