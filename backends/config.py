@@ -128,6 +128,25 @@ class RagSettings(Section):
     )
 
 
+class OutboundSettings(Section):
+    """What clients may have this server open: URLs of documents, datasets and MCP servers."""
+
+    allow: tuple[str, ...] = Field(
+        (), description="`host:port` of hosts that are not public, or of other ports than 80 and 443; `host:*` for all."
+    )
+    roots: tuple[Path, ...] = Field((), description="Directories whose files `file://` URLs may name.")
+    max_mb: int = Field(50, ge=1, description="Megabytes that one URL may hold.")
+    timeout_s: float = Field(30.0, gt=0, description="Seconds that one URL may take.")
+
+    @field_validator("allow")
+    @classmethod
+    def _host_and_port(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in allow:
+            if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/@]+):(\*|[1-9][0-9]{0,4})", entry):
+                raise ValueError(f"{entry!r} is not host:port")
+        return allow
+
+
 class TelemetrySettings(Section):
     """Spans that the server records of its own work. What clients log is kept in any case."""
 
@@ -222,6 +241,7 @@ class BackendSettings(Section):
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
     rag: RagSettings = RagSettings()
+    outbound: OutboundSettings = OutboundSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     agents: AgentSettings = AgentSettings()
     synthetic: SyntheticSettings = SyntheticSettings()
@@ -236,6 +256,14 @@ class BackendSettings(Section):
             ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
             ProviderSettings(api="agents", provider_id="sql", provider_type="inline::sql"),
             ProviderSettings(api="tool_runtime", provider_id="rag-runtime", provider_type="inline::rag-runtime"),
+            ProviderSettings(api="tool_runtime", provider_id="tavily-search", provider_type="remote::tavily-search"),
+            ProviderSettings(api="tool_runtime", provider_id="brave-search", provider_type="remote::brave-search"),
+            ProviderSettings(api="tool_runtime", provider_id="wolfram-alpha", provider_type="remote::wolfram-alpha"),
+            ProviderSettings(
+                api="tool_runtime",
+                provider_id="model-context-protocol",
+                provider_type="remote::model-context-protocol",
+            ),
             ProviderSettings(api="scoring", provider_id="basic", provider_type="inline::basic"),
             ProviderSettings(api="scoring", provider_id="llm-as-judge", provider_type="inline::llm-as-judge"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),

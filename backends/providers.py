@@ -31,6 +31,7 @@ from backends.safety.code_scanner import CodeScannerSafety, CodeScannerSettings
 from backends.safety.guardian import GuardianSafety, GuardianSettings
 from backends.safety.llama_guard import LlamaGuardSafety, LlamaGuardSettings
 from backends.safety.prompt_guard import PromptGuardSafety, PromptGuardSettings
+from backends.tools.search import SearchSettings, brave_search, tavily_search, wolfram_alpha
 from backends.training.settings import TrainingSettings
 from generated.models import ModelType
 
@@ -394,6 +395,31 @@ def _registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
     return Provider(entry.api, entry.provider_id, entry.provider_type)
 
 
+def _mcp_tools(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.net import Outbound
+    from backends.tools.mcp import McpToolRuntime
+
+    runtime = McpToolRuntime(Outbound(settings.outbound), settings.outbound.timeout_s)
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
+
+
+def _searching(entry: ProviderSettings, open_: Callable[[SearchSettings], ToolRuntime]) -> Provider:
+    runtime = open_(SearchSettings.model_validate(entry.config))
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
+
+
+def _brave_search(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    return _searching(entry, brave_search)
+
+
+def _tavily_search(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    return _searching(entry, tavily_search)
+
+
+def _wolfram_alpha(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    return _searching(entry, wolfram_alpha)
+
+
 def _torch_training(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     from backends.training.trainer import TorchTrainer
 
@@ -416,6 +442,10 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("vector_io", "inline::memory"): _memory_vectors,
     ("tool_runtime", "inline::rag-runtime"): _rag_tools,
     ("tool_runtime", "inline::memory"): _memory_tools,
+    ("tool_runtime", "remote::model-context-protocol"): _mcp_tools,
+    ("tool_runtime", "remote::brave-search"): _brave_search,
+    ("tool_runtime", "remote::tavily-search"): _tavily_search,
+    ("tool_runtime", "remote::wolfram-alpha"): _wolfram_alpha,
     ("agents", "inline::sql"): _sql_agents,
     ("agents", "inline::memory"): _memory_agents,
     ("telemetry", "inline::sql"): _sql_telemetry,
@@ -443,5 +473,8 @@ OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
     ("safety", "inline::prompt-guard"): PromptGuardSettings,
     ("safety", "inline::code-scanner"): CodeScannerSettings,
     ("post_training", "inline::torch"): TrainingSettings,
+    ("tool_runtime", "remote::brave-search"): SearchSettings,
+    ("tool_runtime", "remote::tavily-search"): SearchSettings,
+    ("tool_runtime", "remote::wolfram-alpha"): SearchSettings,
 }
 """What `config` of a provider may hold, by API and type; a type without an entry takes nothing."""

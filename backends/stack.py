@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from backends.agents.inline_documents import InlineDocuments
 from backends.agents.service import Agents
 from backends.config import MEMORY_URL, ApiName, BackendSettings
 from backends.context import CallContext
+from backends.documents import Documents
 from backends.errors import StackError
 from backends.jobs.service import Jobs
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
+from backends.net import Outbound
 from backends.ports import JobStore, ResourceStore, Retrieval, Service
 from backends.providers import FACTORIES, Factory, Providers
-from backends.rag import GivenTexts, Rag
-from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
+from backends.rag import Rag
+from backends.resources import BUILTIN, Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
 from backends.scoring.service import Scoring
 from backends.synthetic.generation import SyntheticData
 from backends.telemetry.inference import traced
@@ -112,12 +113,12 @@ def open_backends(
     telemetry = _open_telemetry(settings, providers, tracing, spans_dropped)
     models = Models(store, providers)
     vector_dbs = VectorDbs(store, providers, models)
-    rag = Rag(vector_dbs, models, GivenTexts(), settings.rag)
+    outbound = Outbound(settings.outbound)
+    documents = Documents(outbound)
+    rag = Rag(vector_dbs, models, documents, settings.rag)
     shields = Shields(store, providers, models)
     tool_groups = ToolGroups(store, providers, rag)
-    agents = Agents(
-        providers, models, shields, tool_groups, vector_dbs, rag, InlineDocuments(), tracing, settings.agents
-    )
+    agents = Agents(providers, models, shields, tool_groups, vector_dbs, rag, documents, tracing, settings.agents)
     scoring_functions = ScoringFunctions(store, providers)
     backends = Backends(
         version=version,
@@ -209,6 +210,11 @@ def _tidy(backends: Backends) -> None:
         backends.shields.register_if_served(limited, DEFAULT_SHIELD, DEFAULT_SHIELD_TYPE)
     except StackError as error:
         log.warning("default shield %s is not registered: %s", DEFAULT_SHIELD, error)
+    for toolgroup_id in BUILTIN:
+        try:
+            backends.tool_groups.register_if_served(context, toolgroup_id)
+        except StackError as error:
+            log.warning("default tool group %s is not registered: %s", toolgroup_id, error)
     try:
         collected = backends.vector_dbs.collect(context)
     except StackError as error:

@@ -52,7 +52,7 @@ class Training:
         body: JsonObject = {"kind": "preference", "request": request.model_dump(mode="json", exclude_none=True)}
         return self._submit(context, request.job_uuid, preference_plan(request), body)
 
-    def list(self, context: CallContext) -> list[Job]:
+    def jobs(self, context: CallContext) -> list[Job]:
         """All jobs, oldest first. Raises NoProvider."""
         self._providers.require("post_training")
         return self._jobs.list(context, "post_training")
