@@ -15,6 +15,7 @@ StackError
 ├── NotBuilt                  an operation of the contract that this release does not implement
 ├── Retryable                 the same request may succeed later
 │   ├── Overloaded            over a concurrency or queue limit
+│   ├── SessionBusy           another turn of the session runs
 │   └── Unavailable           a part is down, starting or stopping
 │       └── CorruptModel      a model's files do not hold what they declare; retrying does not help
 ├── DeadlineExceeded          the call's deadline passed before the answer was complete
@@ -131,6 +132,12 @@ class Overloaded(Retryable):
     """Over a concurrency or queue limit."""
 
     code = "overloaded"
+
+
+class SessionBusy(Retryable):
+    """Another turn of the same session runs; one at a time does."""
+
+    code = "session_busy"
 
 
 class NotBuilt(StackError):

@@ -6,6 +6,7 @@ another process can answer the call. Unions carry a `kind` member to tell their 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -137,6 +138,41 @@ class EmbedResult:
     def vectors(self) -> NDArray[np.float32]:
         """float32 [texts, dimension], read-only."""
         return np.frombuffer(self.data, dtype="<f4").reshape(-1, self.dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizeRequest:
+    """Texts to be cut into the tokens of the provider's embedding model `model`, none of them shortened."""
+
+    model: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizeResult:
+    """Where the tokens of each text lie, without those that a model puts around a text.
+
+    data: int32 little-endian `[tokens, 2]` per text: first character of a token and the one after its last. What lies
+    between two tokens (blanks, mostly) is in none; tokens of parts of one character have the same place.
+    room: tokens of a text that its vector can tell of, 0 if nobody knows. exact: False where the model's own tokenizer
+    is out of reach and tokens are taken by a rule of thumb.
+    """
+
+    data: tuple[bytes, ...]
+    room: int
+    exact: bool = True
+
+    @classmethod
+    def of(cls, spans: Sequence[NDArray[np.int32]], room: int, *, exact: bool = True) -> TokenizeResult:
+        return cls(tuple(np.ascontiguousarray(rows, dtype="<i4").tobytes() for rows in spans), room, exact)
+
+    def spans(self) -> list[NDArray[np.int32]]:
+        """int32 [tokens, 2] per text, read-only."""
+        return [np.frombuffer(rows, dtype="<i4").reshape(-1, 2) for rows in self.data]
+
+    def counts(self) -> list[int]:
+        """Number of tokens per text."""
+        return [len(rows) // 8 for rows in self.data]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,19 @@ A port method takes the `CallContext` first and raises only classes of `backends
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.agents.records import Purpose, SessionFile, StoredAgent, StoredSession, StoredTurn
 from backends.context import CallContext
+from backends.datasets.columns import Column
+from backends.datasets.filters import Filter
 from backends.inference import (
     ClassifyRequest,
     ClassifyResult,
@@ -23,10 +27,14 @@ from backends.inference import (
     GenerateRequest,
     GenerationEvent,
     ModelLimits,
+    TokenizeRequest,
+    TokenizeResult,
 )
+from backends.jobs.records import Job, JobKey, JobKind
 from backends.telemetry.records import Record
 from generated.models import (
     URL,
+    AgentConfig,
     InterleavedContent,
     Message,
     QueryCondition,
@@ -36,9 +44,15 @@ from generated.models import (
     SafetyViolation,
     Span,
     SpanWithStatus,
+    Step,
     ToolDef,
     Trace,
+    Turn,
 )
+
+if TYPE_CHECKING:
+    from backends.jobs.running import RunningJob
+    from backends.training.plan import Plan
 
 JsonObject = dict[str, Any]
 
@@ -83,6 +97,12 @@ class Embedder(Service, Protocol):
     def embed(self, context: CallContext, request: EmbedRequest) -> EmbedResult:
         """One vector per text, in order. Raises UnknownReference, Overloaded."""
 
+    def tokenize(self, context: CallContext, request: TokenizeRequest) -> TokenizeResult:
+        """Where the tokens of each text lie, in order, for cutting texts and counting them.
+
+        Raises UnknownReference, BadRequest: half of a surrogate pair.
+        """
+
     def limits(self, model: str) -> ModelLimits:
         """What may be asked of the model. Raises UnknownReference."""
 
@@ -112,7 +132,10 @@ class VectorChunk:
 
 @dataclass(frozen=True, slots=True)
 class ScoredChunk:
-    """A chunk found. `score`: cosine similarity, -1..1, higher is nearer."""
+    """A chunk found. `score`: cosine similarity, -1..1, of a search by vector; BM25, above 0, of one by words.
+
+    Higher is nearer. BM25 scores compare chunks for one text, and say nothing by themselves.
+    """
 
     chunk: VectorChunk
     score: float
@@ -136,6 +159,23 @@ class VectorIndex(Service, Protocol):
             BadRequest: the dimension is not the table's. NotFound: no such table. StorageFull.
         """
 
+    def replace(
+        self,
+        context: CallContext,
+        table: str,
+        document_ids: Sequence[str],
+        chunks: Sequence[VectorChunk],
+        vectors: NDArray[np.float32],
+    ) -> None:
+        """Let the documents of these ids be exactly these chunks, in one step that no reader sees half of.
+
+        No chunks: remove the documents. chunks: each of one of the documents. Durable and searchable on return; of
+        several writers of one document the last one wins as a whole.
+
+        Raises:
+            BadRequest: as `insert`, or a chunk of another document. NotFound: no such table. StorageFull.
+        """
+
     def query(
         self,
         context: CallContext,
@@ -150,11 +190,61 @@ class VectorIndex(Service, Protocol):
         vector: float32 [dimension], unit length. Raises BadRequest, NotFound.
         """
 
+    def match(self, context: CallContext, table: str, text: str, *, max_chunks: int) -> list[ScoredChunk]:
+        """The chunks that are not expired and have words of the text, by BM25, best first.
+
+        text: plain words, no query language. Raises BadRequest, NotFound.
+        """
+
     def count(self, context: CallContext, table: str) -> int:
         """Number of chunks that are not expired. Raises NotFound."""
 
     def tables(self) -> list[str]:
         """Names of all tables, for collecting orphans at start."""
+
+
+class RowStore(Service, Protocol):
+    """Keeps the rows of datasets in tables. `table`: the storage name that SQL gave the dataset.
+
+    Rows are JSON objects with exactly the members that `columns` names, and come back equal and in order: those of
+    `create`, then those of each `append` together.
+    """
+
+    def create(self, context: CallContext, table: str, columns: Sequence[Column], rows: Iterable[JsonObject]) -> None:
+        """Make a table of the rows, which are taken one by one; all or nothing, durable on return.
+
+        Raises what taking the rows raises, StorageFull.
+        """
+
+    def drop(self, context: CallContext, table: str) -> None:
+        """Remove the table and its rows. Dropping one that is not there changes nothing."""
+
+    def append(self, context: CallContext, table: str, columns: Sequence[Column], rows: Sequence[JsonObject]) -> None:
+        """Add the rows at the end, all or nothing, durable on return; of any number of writers none loses any.
+
+        Raises NotFound: no such table. StorageFull.
+        """
+
+    def scan(
+        self,
+        context: CallContext,
+        table: str,
+        columns: Sequence[Column],
+        *,
+        start: int = 0,
+        limit: int | None = None,
+        condition: Filter | None = None,
+    ) -> Iterator[JsonObject]:
+        """The rows that meet the condition, from the one numbered `start` on, at most `limit`; in bounded memory.
+
+        Raises NotFound: no such table, or it is dropped meanwhile.
+        """
+
+    def count(self, context: CallContext, table: str) -> int:
+        """Number of rows. Raises NotFound."""
+
+    def filling(self, table: str) -> AbstractContextManager[object]:
+        """Held by at most one thread of one process of this machine at a time, for each name. Waits for it."""
 
 
 ResourceKind = Literal["model", "shield", "vector_db", "dataset", "scoring_function", "eval_task", "tool_group", "tool"]
@@ -293,8 +383,12 @@ class Retrieval(Protocol):
         content: InterleavedContent,
         vector_db_ids: Sequence[str],
         config: RAGQueryConfig | None = None,
+        *,
+        where: str = "",
     ) -> RAGQueryResult:
         """What the vector dbs hold about `content`, within the token budget; no content where they hold nothing.
+
+        where: JSON pointer of the object that has these arguments, for errors.
 
         Raises:
             UnknownReference: no such vector db or model. BadRequest: a template that cannot be rendered.
@@ -359,6 +453,107 @@ class TelemetryStore(Service, Protocol):
         """Remove what has expired, and the oldest of each kind beyond about `max_rows`; how many rows that were."""
 
 
+class JobStore(Service, Protocol):
+    """The table of jobs: durable on return, shared by processes, who claim jobs and lose them when they fall silent.
+
+    A claim is held by a claimant, a name that is never used twice. What a claimant writes is refused once it has lost
+    the job, so that two runners never work on one job with effect. No clock is compared between processes: a runner
+    takes over what has shown no new heartbeat while the runner itself watched.
+    """
+
+    def add(self, context: CallContext, job: Job) -> Job:
+        """Schedule it; the same id, kind, subject and request again is the job that is there.
+
+        Raises:
+            Conflict: the id belongs to another request.
+        """
+
+    def get(self, context: CallContext, kind: JobKind, job_id: str) -> Job | None:
+        """The job, or None."""
+
+    def list(self, context: CallContext, kind: JobKind) -> list[Job]:
+        """All jobs of the kind, oldest first."""
+
+    def cancel(self, context: CallContext, kind: JobKind, job_id: str) -> Job | None:
+        """Let it end as failed: at once when nobody works on it, else as soon as its runner sees the wish.
+
+        A job that has ended stays as it is. None: no such job.
+        """
+
+    def claim(self, claimant: str, kinds: Sequence[JobKind], silent: Mapping[JobKey, int]) -> Job | None:
+        """Take the oldest job that nobody holds, or that is one of `silent` and has no more heartbeats than given."""
+
+    def heartbeats(self, kinds: Sequence[JobKind]) -> dict[JobKey, int]:
+        """Jobs that somebody holds, with their number of heartbeats so far."""
+
+    def claimed(self, claimant: str) -> Job | None:
+        """The job that the claimant holds, or None: it has lost it."""
+
+    def beat(self, claimant: str) -> Job | None:
+        """Show that the claimant lives; the job as it is, or None when it is lost."""
+
+    def progress(self, claimant: str, progress: JsonObject) -> None:
+        """What the job says of itself. Raises Conflict: it is lost."""
+
+    def save_part(self, claimant: str, part: int, body: JsonObject) -> None:
+        """Keep a piece of the result, from which a later attempt goes on; again replaces it. Raises Conflict."""
+
+    def parts(self, key: JobKey) -> Iterator[JsonObject]:
+        """The pieces in their order, read a few at a time."""
+
+    def finish(self, claimant: str, *, result: JsonObject | None = None, reason: str = "") -> bool:
+        """End the job: completed with a result, else failed for the reason. False: it was lost before."""
+
+    def release(self, claimant: str, *, counts: bool = True) -> None:
+        """Give the job back for another attempt; one whose end its client wished for has failed then.
+
+        counts: whether the attempt that ends counts as one.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedEpoch:
+    """What an epoch has made. model: the provider's name of the trained model; path: where its files are.
+
+    train_loss, validation_loss: nats per token; validation_loss, perplexity: None without validation data.
+    """
+
+    epoch: int
+    model: str
+    path: str
+    train_loss: float
+    validation_loss: float | None = None
+    perplexity: float | None = None
+
+
+class ModelTrainer(Protocol):
+    """Fine-tunes models of an inference provider."""
+
+    def check(self, plan: Plan, model: str) -> None:
+        """Return if the plan can be carried out on the provider's model of this name.
+
+        Raises:
+            Unsupported: the model, or what is missing here. BadRequest, Forbidden: of the plan.
+        """
+
+    def train(
+        self,
+        job: RunningJob,
+        plan: Plan,
+        model: str,
+        rows: Sequence[JsonObject],
+        validation: Sequence[JsonObject],
+        done: int,
+    ) -> Iterator[TrainedEpoch]:
+        """Train on the rows; each epoch's model can be served when it is yielded.
+
+        done: epochs that an earlier attempt has yielded already.
+
+        Raises:
+            BadRequest: a row that cannot be learnt. Cancelled, and what `check` raises.
+        """
+
+
 class GuardModels(Protocol):
     """The models that shields judge with."""
 
@@ -390,3 +585,76 @@ class Safety(Protocol):
             BadRequest: wrong `params`, or messages that the kind of shield cannot judge. UnknownReference: its model
             is gone. Unsupported: an image. PayloadTooLarge, Overloaded, Unavailable.
         """
+
+
+class AgentStore(Service, Protocol):
+    """Keeps agents, their sessions, the turns of these and the files that they work on.
+
+    Durable on return and seen at once by every process that shares the store. A caller reads its own rows and the
+    shared ones (owner ""), and changes only its own; what it may not read is not there. Sessions that have expired are
+    not there either.
+
+    One turn at a time runs in a session: it holds the session by a lease, which `renew` extends and `finish_turn` and
+    `abandon_turn` give back. A turn that lost its lease without a result reads as failed, with `INTERRUPTED`.
+    """
+
+    def create_agent(self, context: CallContext, agent_id: str, config: AgentConfig) -> None:
+        """Keep a new agent. Raises Unavailable, StorageFull."""
+
+    def agent(self, context: CallContext, agent_id: str) -> StoredAgent | None:
+        """The agent, or None."""
+
+    def delete_agent(self, context: CallContext, agent_id: str) -> bool:
+        """Remove the agent with its sessions, turns and files; False if it was not there."""
+
+    def sessions(self, context: CallContext, agent_id: str) -> Sequence[StoredSession]:
+        """All sessions of one's own agent, whoever's they are and also those that have expired."""
+
+    def create_session(self, context: CallContext, session: StoredSession) -> None:
+        """Keep a new session. Raises NotFound: its agent is gone."""
+
+    def session(self, context: CallContext, session_id: str) -> StoredSession | None:
+        """The session, or None."""
+
+    def delete_session(self, context: CallContext, session_id: str) -> bool:
+        """Remove the session, expired or not, with its turns and files; False if it was not there."""
+
+    def expired(self, limit: int) -> Sequence[StoredSession]:
+        """Up to `limit` sessions that have expired and that no turn holds, of any owner."""
+
+    def begin_turn(self, context: CallContext, turn: Turn, *, lease_s: float, expires_at: datetime | None) -> None:
+        """Take the session of the turn and keep the turn as one that runs. expires_at: of the session from now on.
+
+        Raises:
+            NotFound: no such session. SessionBusy: another turn holds it.
+        """
+
+    def add_step(self, context: CallContext, turn: Turn, step: Step) -> None:
+        """Keep a further step of a turn that runs. Raises Conflict: the turn no longer holds its session."""
+
+    def finish_turn(self, context: CallContext, stored: StoredTurn, steps: Sequence[Step] = ()) -> None:
+        """Keep the turn as it ended and the further `steps` of it, and give the session back.
+
+        The steps of `stored.turn` are not looked at: `add_step` has kept those before.
+
+        Raises:
+            Conflict: the turn no longer holds its session; nothing has changed.
+        """
+
+    def abandon_turn(self, context: CallContext, turn: Turn) -> None:
+        """Forget a turn that never began, and give the session back."""
+
+    def renew(self, turn_ids: Sequence[str], lease_s: float) -> set[str]:
+        """Extend the leases of turns that run; which of them still hold their session."""
+
+    def turns(self, context: CallContext, session_id: str) -> Sequence[StoredTurn]:
+        """All turns of a session with their steps, in order."""
+
+    def put_files(self, context: CallContext, session_id: str, files: Sequence[SessionFile]) -> None:
+        """Keep files of a session; one replaces that of its name and purpose. Raises NotFound: the session is gone."""
+
+    def files(self, context: CallContext, session_id: str) -> Sequence[SessionFile]:
+        """All files of the session of purpose `file`, in the order in which they came."""
+
+    def digests(self, context: CallContext, session_id: str, purpose: Purpose) -> dict[str, str]:
+        """The names of what the session keeps for a purpose, by digest."""

@@ -14,10 +14,13 @@ from backends.config import INPROC, MEMORY_URL, ApiName, BackendSettings, Engine
 from backends.errors import BadRequest, Misconfigured, NoProvider
 from backends.openai.settings import OpenAISettings
 from backends.ports import (
+    AgentStore,
     Classifier,
     Embedder,
     GuardModels,
+    ModelTrainer,
     Retrieval,
+    RowStore,
     Safety,
     Service,
     TelemetryStore,
@@ -29,6 +32,8 @@ from backends.safety.code_scanner import CodeScannerSafety, CodeScannerSettings
 from backends.safety.guardian import GuardianSafety, GuardianSettings
 from backends.safety.llama_guard import LlamaGuardSafety, LlamaGuardSettings
 from backends.safety.prompt_guard import PromptGuardSafety, PromptGuardSettings
+from backends.tools.search import SearchSettings, brave_search, tavily_search, wolfram_alpha
+from backends.training.settings import TrainingSettings
 from generated.models import ModelType
 
 APIS: tuple[ApiName, ...] = get_args(ApiName)
@@ -51,10 +56,13 @@ class Provider:
     classifier: Classifier | None = None
     vectors: VectorIndex | None = None
     telemetry: TelemetryStore | None = None
+    agents: AgentStore | None = None
+    rows: RowStore | None = None
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
     safety: Callable[[GuardModels], Safety] | None = None
     tools: Callable[[Retrieval], ToolRuntime] | None = None
+    trainer: ModelTrainer | None = None
 
     @property
     def remote(self) -> bool:
@@ -63,7 +71,7 @@ class Provider:
 
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
-        for role in ("generator", "embedder", "classifier", "vectors", "telemetry"):
+        for role in ("generator", "embedder", "classifier", "vectors", "telemetry", "agents", "rows"):
             service: Service | None = getattr(self, role)
             if service is not None:
                 yield f"{self.api}:{self.provider_id}:{role}", service
@@ -134,6 +142,13 @@ class Providers:
         store = self.resolve("telemetry", None).telemetry
         if store is None:
             raise NoProvider("telemetry")
+        return store
+
+    def agents(self) -> AgentStore:
+        """The store of the agents API. Raises NoProvider, or BadRequest for several and no default."""
+        store = self.resolve("agents", None).agents
+        if store is None:
+            raise NoProvider("agents")
         return store
 
     def services(self) -> dict[str, Service]:
@@ -281,6 +296,19 @@ def _lance_vectors(settings: BackendSettings, entry: ProviderSettings) -> Provid
     return Provider(entry.api, entry.provider_id, entry.provider_type, vectors=index)
 
 
+def _lance_rows(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.lance.row_store import LanceRowStore
+
+    rows = LanceRowStore(settings.rows_location)
+    return Provider(entry.api, entry.provider_id, entry.provider_type, rows=rows)
+
+
+def _memory_rows(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.row_store import MemoryRowStore
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, rows=MemoryRowStore())
+
+
 def _memory_inference(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     from backends.memory.classifier import MemoryClassifier
     from backends.memory.embedder import MemoryEmbedder
@@ -309,6 +337,12 @@ def _memory_tools(_settings: BackendSettings, entry: ProviderSettings) -> Provid
     return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
 
 
+def _rag_tools(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.rag.tools import RagToolRuntime
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=RagToolRuntime)
+
+
 def _sql_telemetry(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     """In the database of the state, with connections of its own: telemetry never waits for those of requests."""
     if settings.database == MEMORY_URL:
@@ -323,6 +357,22 @@ def _memory_telemetry(_settings: BackendSettings, entry: ProviderSettings) -> Pr
     from backends.memory.telemetry import MemoryTelemetryStore
 
     return Provider(entry.api, entry.provider_id, entry.provider_type, telemetry=MemoryTelemetryStore())
+
+
+def _sql_agents(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    """In the database of the state."""
+    if settings.database == MEMORY_URL:
+        return _memory_agents(settings, entry)
+    from backends.store import SqlAgentStore, open_database
+
+    store = SqlAgentStore(open_database(settings.database))
+    return Provider(entry.api, entry.provider_id, entry.provider_type, agents=store)
+
+
+def _memory_agents(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.agents import MemoryAgentStore
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, agents=MemoryAgentStore())
 
 
 def _safety(entry: ProviderSettings, open_: Callable[[GuardModels], Safety]) -> Provider:
@@ -355,9 +405,48 @@ def _memory_safety(_settings: BackendSettings, entry: ProviderSettings) -> Provi
     return _safety(entry, lambda _models: MemorySafety())
 
 
-def _memory_registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
-    """Takes registrations of its kinds; running them needs ports that come with their API."""
+def _registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    """Takes registrations of its kinds; what runs them is no part of a provider."""
     return Provider(entry.api, entry.provider_id, entry.provider_type)
+
+
+def _mcp_tools(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.net import Outbound
+    from backends.tools.mcp import McpToolRuntime
+
+    runtime = McpToolRuntime(Outbound(settings.outbound), settings.outbound.timeout_s)
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
+
+
+def _searching(entry: ProviderSettings, open_: Callable[[SearchSettings], ToolRuntime]) -> Provider:
+    runtime = open_(SearchSettings.model_validate(entry.config))
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
+
+
+def _brave_search(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    return _searching(entry, brave_search)
+
+
+def _tavily_search(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    return _searching(entry, tavily_search)
+
+
+def _wolfram_alpha(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    return _searching(entry, wolfram_alpha)
+
+
+def _torch_training(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.training.trainer import TorchTrainer
+
+    options = TrainingSettings.model_validate(entry.config)
+    trainer = TorchTrainer(options, settings.models, settings.home / "training")
+    return Provider(entry.api, entry.provider_id, entry.provider_type, trainer=trainer)
+
+
+def _memory_training(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.trainer import MemoryTrainer
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, trainer=MemoryTrainer())
 
 
 FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
@@ -366,7 +455,14 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("inference", "remote::openai"): _openai_inference,
     ("vector_io", "inline::lancedb"): _lance_vectors,
     ("vector_io", "inline::memory"): _memory_vectors,
+    ("tool_runtime", "inline::rag-runtime"): _rag_tools,
     ("tool_runtime", "inline::memory"): _memory_tools,
+    ("tool_runtime", "remote::model-context-protocol"): _mcp_tools,
+    ("tool_runtime", "remote::brave-search"): _brave_search,
+    ("tool_runtime", "remote::tavily-search"): _tavily_search,
+    ("tool_runtime", "remote::wolfram-alpha"): _wolfram_alpha,
+    ("agents", "inline::sql"): _sql_agents,
+    ("agents", "inline::memory"): _memory_agents,
     ("telemetry", "inline::sql"): _sql_telemetry,
     ("telemetry", "inline::memory"): _memory_telemetry,
     ("safety", "inline::guardian"): _guardian,
@@ -374,9 +470,15 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("safety", "inline::prompt-guard"): _prompt_guard,
     ("safety", "inline::code-scanner"): _code_scanner,
     ("safety", "inline::memory"): _memory_safety,
-    ("datasetio", "inline::memory"): _memory_registry,
-    ("scoring", "inline::memory"): _memory_registry,
-    ("eval", "inline::memory"): _memory_registry,
+    ("scoring", "inline::basic"): _registry,
+    ("scoring", "inline::llm-as-judge"): _registry,
+    ("scoring", "inline::memory"): _registry,
+    ("eval", "inline::memory"): _registry,
+    ("eval", "inline::jobs"): _registry,
+    ("post_training", "inline::torch"): _torch_training,
+    ("post_training", "inline::memory"): _memory_training,
+    ("datasetio", "inline::lancedb"): _lance_rows,
+    ("datasetio", "inline::memory"): _memory_rows,
 }
 
 OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
@@ -386,5 +488,9 @@ OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
     ("safety", "inline::llama-guard"): LlamaGuardSettings,
     ("safety", "inline::prompt-guard"): PromptGuardSettings,
     ("safety", "inline::code-scanner"): CodeScannerSettings,
+    ("post_training", "inline::torch"): TrainingSettings,
+    ("tool_runtime", "remote::brave-search"): SearchSettings,
+    ("tool_runtime", "remote::tavily-search"): SearchSettings,
+    ("tool_runtime", "remote::wolfram-alpha"): SearchSettings,
 }
 """What `config` of a provider may hold, by API and type; a type without an entry takes nothing."""

@@ -53,10 +53,7 @@ def rows_of(chunks: Sequence[VectorChunk]) -> list[VectorRow]:
 
 
 def _row(chunk: VectorChunk, where: str) -> VectorRow:
-    try:
-        chunk.document_id.encode()
-    except UnicodeEncodeError as error:
-        raise BadRequest(f"document_id {chunk.document_id!a} holds half of a surrogate pair", where=where) from error
+    _check_id(chunk.document_id, where)
     if chunk.expires_at is not None and chunk.expires_at.tzinfo is None:
         raise BadRequest(f"expiry {chunk.expires_at.isoformat()} must have a time zone", where=where)
     return VectorRow(
@@ -84,6 +81,34 @@ def plain_text(content: Any) -> str:
     items = content if isinstance(content, list) else [content]
     texts = (item if isinstance(item, str) else item.get("text") if isinstance(item, dict) else None for item in items)
     return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def checked_document_ids(document_ids: Sequence[str], rows: Sequence[VectorRow]) -> list[str]:
+    """The ids, each once. Raises BadRequest: a row is of another document, or an id is no text."""
+    known = dict.fromkeys(document_ids)
+    for document_id in known:
+        _check_id(document_id, "/documents")
+    for index, row in enumerate(rows):
+        if row.document_id not in known:
+            raise BadRequest(
+                f"document_id {row.document_id[:140]!r} is none of the documents to replace", where=f"/chunks/{index}"
+            )
+    return list(known)
+
+
+def check_words(text: str) -> None:
+    """Return if chunks can be searched for the words of the text. Raises BadRequest."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest("the text to search for holds half of a surrogate pair", where="/query") from error
+
+
+def _check_id(document_id: str, where: str) -> None:
+    try:
+        document_id.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"document_id {document_id!a} holds half of a surrogate pair", where=where) from error
 
 
 def check_table_name(table: str) -> None:

@@ -23,6 +23,8 @@ from backends.inference import (
     GenerateRequest,
     GenerationEvent,
     ModelLimits,
+    TokenizeRequest,
+    TokenizeResult,
 )
 from backends.ports import Classifier, Embedder, TextGenerator
 
@@ -64,6 +66,8 @@ generate_request: Codec[GenerateRequest] = Codec(GenerateRequest)
 generation_event: Codec[GenerationEvent] = Codec(GenerationEvent)
 embed_request: Codec[EmbedRequest] = Codec(EmbedRequest)
 embed_result: Codec[EmbedResult] = Codec(EmbedResult)
+tokenize_request: Codec[TokenizeRequest] = Codec(TokenizeRequest)
+tokenize_result: Codec[TokenizeResult] = Codec(TokenizeResult)
 classify_request: Codec[ClassifyRequest] = Codec(ClassifyRequest)
 classify_result: Codec[ClassifyResult] = Codec(ClassifyResult)
 model_limits: Codec[ModelLimits] = Codec(ModelLimits)
@@ -189,6 +193,12 @@ class LoopbackEmbedder:
         sent, data = _sent_context(context), embed_request.encode(request)
         return embed_result.decode(
             embed_result.encode(_returned(lambda: self._inner.embed(sent, embed_request.decode(data))))
+        )
+
+    def tokenize(self, context: CallContext, request: TokenizeRequest) -> TokenizeResult:
+        sent, data = _sent_context(context), tokenize_request.encode(request)
+        return tokenize_result.decode(
+            tokenize_result.encode(_returned(lambda: self._inner.tokenize(sent, tokenize_request.decode(data))))
         )
 
     def limits(self, model: str) -> ModelLimits:

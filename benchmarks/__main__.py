@@ -1,6 +1,6 @@
 """`python -m benchmarks [SECTION ...] [--repeat N] [--json FILE]`: one command, one table.
 
-Sections: generation, features, process, embeddings, vectors, start.
+Sections: generation, features, process, embeddings, vectors, agents, start.
 
 Peers run on the same weights in the same run, taking turns with our side, and are left out (and said so) where they are
 not installed: `make bench` installs llama.cpp as a wheel and sentence-transformers; a native build of
@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from backends.models.store import ModelStore
-from benchmarks import embeddings, features, process, vectors
+from benchmarks import agents, embeddings, features, process, vectors
 from benchmarks.clients import llama_client, stack_client
 from benchmarks.loads import Ask, Load, Outcome, run
 from benchmarks.peers import llama_server, llama_variants
@@ -23,7 +23,7 @@ from benchmarks.report import Row, show
 from benchmarks.sides import EMBEDDER, LLM, EngineProcess, stack_server, token_counter
 from benchmarks.weights import original, peer_gguf
 
-SECTIONS = ("generation", "features", "process", "embeddings", "vectors", "start")
+SECTIONS = ("generation", "features", "process", "embeddings", "vectors", "agents", "start")
 
 
 def main() -> None:
@@ -55,6 +55,8 @@ def main() -> None:
         rows += embeddings.measure(models, weights, threads=options.threads, repeat=options.repeat)
     if "vectors" in chosen:
         rows += vectors.measure(repeat=options.repeat)
+    if "agents" in chosen:
+        rows += agents.measure(models, threads=options.threads, repeat=options.repeat)
     if "start" in chosen:
         rows.append(Row("server with pulled models, ready", "s", starts(models, options.repeat), goal="<= 5 s"))
     show(rows, options.json)

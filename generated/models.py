@@ -701,6 +701,19 @@ class TokenUsage(BaseModel):
     ]
 
 
+class TurnError(BaseModel):
+    model_config = ConfigDict(
+        extra='forbid',
+    )
+    code: Annotated[
+        str,
+        Field(
+            description='Stable, machine-readable name of the cause, for instance cancelled'
+        ),
+    ]
+    message: Annotated[str, Field(description='What went wrong')]
+
+
 class AgentToolWithArgs(BaseModel):
     name: str
     args: dict[str, Any]
@@ -1020,6 +1033,7 @@ class RAGQueryConfig(BaseModel):
     query_generator_config: RAGQueryGeneratorConfig | None = None
     max_tokens_in_context: Annotated[int, Field(ge=1)] = 4096
     max_chunks: Annotated[int, Field(ge=1)] = 5
+    mode: Literal['hybrid', 'vector', 'keyword'] | None = None
 
 
 class QueryCondition(BaseModel):
@@ -1109,6 +1123,7 @@ class BatchCompletionRequest(BaseModel):
     content_batch: list[InterleavedContent]
     sampling_params: SamplingParams | None = None
     logprobs: LogProbConfig | None = None
+    response_format: ResponseFormat | None = None
 
 
 ContentDelta = TypeAliasType(
@@ -1265,6 +1280,7 @@ class RAGQueryResult(BaseModel):
         extra='forbid',
     )
     content: InterleavedContent | None = None
+    metadata: dict[str, Any] | None = None
 
 
 class QueryChunksRequest(BaseModel):
@@ -1323,6 +1339,7 @@ class BatchChatCompletionRequest(BaseModel):
     tool_choice: ToolChoice | None = None
     tool_prompt_format: ToolPromptFormat | None = None
     logprobs: LogProbConfig | None = None
+    response_format: ResponseFormat | None = None
 
 
 class BatchCompletionResponse(BaseModel):
@@ -1477,6 +1494,7 @@ class Turn(BaseModel):
     output_attachments: list[Attachment]
     started_at: datetime
     completed_at: datetime | None = None
+    error: TurnError | None = None
 
 
 class AppEvalTaskConfig(BaseModel):

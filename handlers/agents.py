@@ -1,10 +1,9 @@
-"""Agents: `generated.api.Agents`."""
+"""Agents: create them, talk to them in sessions, read turns and steps back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backends.errors import NotBuilt
 from generated.models import (
     AgentCreateResponse,
     AgentSessionCreateResponse,
@@ -20,45 +19,45 @@ from handlers.call import Call
 
 
 def create_agent(call: Call, body: CreateAgentRequest) -> AgentCreateResponse:
-    """POST /v1/agents"""
-    raise NotBuilt("create_agent")
+    """Keep an agent, if all that it names is there."""
+    return AgentCreateResponse(agent_id=call.backends.agents.create(call.context, body.agent_config))
 
 
 def create_session(call: Call, agent_id: str, body: CreateAgentSessionRequest) -> AgentSessionCreateResponse:
-    """POST /v1/agents/{agent_id}/session"""
-    raise NotBuilt("create_session")
+    """Open a session with an agent."""
+    session_id = call.backends.agents.create_session(call.context, agent_id, body.session_name)
+    return AgentSessionCreateResponse(session_id=session_id)
 
 
 def create_turn(
     call: Call, agent_id: str, session_id: str, body: CreateAgentTurnRequest
 ) -> Turn | Iterator[AgentTurnResponseStreamChunk]:
-    """A single turn in an interaction with an Agentic System, or streamed agent turn completion response.
-
-    POST /v1/agents/{agent_id}/session/{session_id}/turn
-    """
-    raise NotBuilt("create_turn")
+    """Say something to an agent and get the turn that comes of it, whole or as a stream of events."""
+    if body.stream:
+        return call.backends.agents.run_turn(call.context, agent_id, session_id, body)
+    return call.backends.agents.whole_turn(call.context, agent_id, session_id, body)
 
 
 def delete_agent(call: Call, agent_id: str) -> None:
-    """DELETE /v1/agents/{agent_id}"""
-    raise NotBuilt("delete_agent")
+    """Remove an agent with its sessions."""
+    call.backends.agents.delete(call.context, agent_id)
 
 
 def retrieve_session(call: Call, agent_id: str, session_id: str, turn_ids: list[str] | None = None) -> Session:
-    """GET /v1/agents/{agent_id}/session/{session_id}"""
-    raise NotBuilt("retrieve_session")
+    """A session with its turns, or with some of them."""
+    return call.backends.agents.session(call.context, agent_id, session_id, turn_ids)
 
 
 def delete_session(call: Call, agent_id: str, session_id: str) -> None:
-    """DELETE /v1/agents/{agent_id}/session/{session_id}"""
-    raise NotBuilt("delete_session")
+    """Remove a session with its turns."""
+    call.backends.agents.delete_session(call.context, agent_id, session_id)
 
 
 def retrieve_step(call: Call, agent_id: str, session_id: str, turn_id: str, step_id: str) -> AgentStepResponse:
-    """GET /v1/agents/{agent_id}/session/{session_id}/turn/{turn_id}/step/{step_id}"""
-    raise NotBuilt("retrieve_step")
+    """One step of a turn."""
+    return AgentStepResponse(step=call.backends.agents.step(call.context, agent_id, session_id, turn_id, step_id))
 
 
 def retrieve_turn(call: Call, agent_id: str, session_id: str, turn_id: str) -> Turn:
-    """GET /v1/agents/{agent_id}/session/{session_id}/turn/{turn_id}"""
-    raise NotBuilt("retrieve_turn")
+    """A turn with its steps."""
+    return call.backends.agents.turn(call.context, agent_id, session_id, turn_id)

@@ -19,6 +19,7 @@ def batch_completion(call: Call, body: m.BatchCompletionRequest) -> m.BatchCompl
             TextPrompt(text_of(content, where=f"/content_batch/{i}")),
             sampling,
             logprobs,
+            body.response_format,
             priority="batch",
         )
         for i, content in enumerate(body.content_batch)
@@ -49,6 +50,7 @@ def batch_chat_completion(call: Call, body: m.BatchChatCompletionRequest) -> m.B
             ChatPrompt(tuple(messages), tools, choice, body.tool_prompt_format),
             sampling,
             logprobs,
+            body.response_format,
             priority="batch",
         )
         for messages in body.messages_batch

@@ -18,6 +18,7 @@ from handlers.call import Call
 
 # The API whose providers answer the operations of a handlers module; the others need none.
 APIS: dict[str, ApiName] = {
+    "agents": "agents",
     "batch_inference": "inference",
     "datasetio": "datasetio",
     "datasets": "datasetio",

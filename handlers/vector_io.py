@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter
 
+from backends.config import RetrievalMode
 from backends.errors import BadRequest
 from backends.generation import text_of
 from backends.inference import EmbedRequest
 from backends.ports import JsonObject, VectorChunk
+from backends.rag.search import search
+from backends.vector_rows import checked_max_chunks
 from generated import models as m
 from handlers.call import Call
 
@@ -38,12 +42,12 @@ def insert_chunks(call: Call, body: m.InsertChunksRequest) -> None:
 
 
 def query_chunks(call: Call, body: m.QueryChunksRequest) -> m.QueryChunksResponse:
-    """The chunks nearest to the query, best first; scores are cosine similarities."""
+    """The chunks nearest to the query, best first; scores are cosine similarities unless `mode` says otherwise."""
     db = call.backends.vector_dbs.open(call.context, body.vector_db_id, where="/vector_db_id")
-    max_chunks, threshold = _query_limits(body.params or {})
-    query = EmbedRequest(db.model, (text_of(body.query, where="/query"),))
-    vector = db.embedder.embed(call.context, query).vectors()[0]
-    found = db.index.query(call.context, db.table, vector, max_chunks=max_chunks, score_threshold=threshold)
+    mode, max_chunks, threshold = _query_params(body.params or {})
+    found = search(call.context, [db], text_of(body.query, where="/query"), mode, max_chunks)
+    if threshold is not None:
+        found = [hit for hit in found if hit.score >= threshold]
     return m.QueryChunksResponse(
         chunks=[
             m.Chunk(content=_CONTENT.validate_python(hit.chunk.content), metadata=hit.chunk.metadata) for hit in found
@@ -57,8 +61,11 @@ def _document_id(metadata: JsonObject) -> str:
     return "" if document_id is None else str(document_id)
 
 
-def _query_limits(params: JsonObject) -> tuple[int, float | None]:
-    """`max_chunks` (default 3) and `score_threshold` (default none) of the free `params`; null is the default."""
+def _query_params(params: JsonObject) -> tuple[RetrievalMode, int, float | None]:
+    """`mode` (default vector), `max_chunks` (3) and `score_threshold` (none) of the free `params`; null is default."""
+    mode = params.get("mode")
+    if mode not in (None, "vector", "hybrid", "keyword"):
+        raise BadRequest("mode must be vector, keyword or hybrid", where="/params/mode")
     max_chunks = params.get("max_chunks")
     if max_chunks is None:
         max_chunks = DEFAULT_MAX_CHUNKS
@@ -67,4 +74,6 @@ def _query_limits(params: JsonObject) -> tuple[int, float | None]:
     threshold = params.get("score_threshold")
     if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
         raise BadRequest("score_threshold must be a number", where="/params/score_threshold")
-    return max_chunks, threshold
+    if threshold is not None and math.isnan(threshold):
+        raise BadRequest("score_threshold must be a number, not NaN", where="/params/score_threshold")
+    return mode or "vector", checked_max_chunks(max_chunks), threshold

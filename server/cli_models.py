@@ -62,11 +62,14 @@ def list_models(config: ConfigOption = None, data_dir: DataOption = None) -> Non
 def pull(
     reference: Annotated[
         str,
-        typer.Argument(help="A name of the catalogue, hf:org/name, a GGUF file, a model folder."),
+        typer.Argument(help="A name of the catalogue, hf:org/name, a GGUF file, a model folder, a PEFT folder."),
     ],
     name: Annotated[str | None, typer.Option(help="What to call it.", show_default=False)] = None,
     precision: Annotated[
         str | None, typer.Option(help="int8 (default), int4, fp16 or fp32.", show_default=False)
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Stored model that a LoRA adapter belongs to.", show_default=False)
     ] = None,
     config: ConfigOption = None,
     data_dir: DataOption = None,
@@ -79,7 +82,7 @@ def pull(
         raise BadRequest(f"precision {precision!r} is not known; use one of {', '.join(get_args(Precision))}")
     store = _store(config, data_dir)
     with shown_progress(name or reference) as report:
-        model = store.pull(reference, name=name, precision=precision, progress=report)  # type: ignore[arg-type]
+        model = store.pull(reference, name=name, precision=precision, base=base, progress=report)  # type: ignore[arg-type]
     manifest = model.manifest
     console.print(f"{model.name}: {manifest.precision}, {size_text(manifest.size)}, licence {manifest.licence}, ready")
 
@@ -91,14 +94,20 @@ def show(
     data_dir: DataOption = None,
 ) -> None:
     """Print the manifest of a model: source, licence, files with sha256, limits."""
-    manifest = _store(config, data_dir).get(name).manifest
+    from backends.onnx.config import DecoderConfig, read_model_config
+
+    model = _store(config, data_dir).get(name)
+    manifest = model.manifest
     typer.echo(manifest.to_json(), nl=False)
     limits = manifest.metadata
-    if limits.kv_bytes_per_token is not None:
-        whole = limits.kv_bytes_per_token * limits.context_length
+    decoder = read_model_config(model.path)
+    if isinstance(decoder, DecoderConfig):
+        bits = settings_of(config, data_dir=data_dir).engine.kv_bits or (16 if decoder.kv_dtype == "float16" else 32)
+        each = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * bits // 8
+        whole = each * limits.context_length
         errors.print(
-            f"{size_text(manifest.size)} of files; KV cache: {limits.kv_bytes_per_token:,} bytes per token of each "
-            f"sequence, {size_text(whole)} at the full {limits.context_length:,} tokens"
+            f"{size_text(manifest.size)} of files; KV cache: {each:,} bytes per token of each "
+            f"sequence, {size_text(whole)} at the full {limits.context_length:,} tokens ({bits} bits a number)"
         )
 
 

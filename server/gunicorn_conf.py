@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from server.engines import Engines
+from server.jobs import JobRunner
 from server.logs import JoinedLogger, configure_logs
 from server.metrics_files import MetricsDirectory
 from server.processes import end_with_starter
@@ -49,12 +50,13 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 _metrics: MetricsDirectory | None = None
 _engines: Engines | None = None
+_jobs: JobRunner | None = None
 
 
 def on_starting(server: Any) -> None:
     """Before the first worker: everything that only one process may do."""
-    global _metrics, _engines
-    from server.prepare import prepare_state, start_engines
+    global _metrics, _engines, _jobs
+    from server.prepare import prepare_state, start_engines, start_jobs
     from server.serve import check_port
 
     addresses = [address for address in server.address if isinstance(address, tuple)]
@@ -67,6 +69,7 @@ def on_starting(server: Any) -> None:
     end_with_starter()
     _engines = start_engines(_settings)  # first, so that their imports and ours go on side by side
     prepare_state(_settings)
+    _jobs = start_jobs(_settings)
     _metrics = MetricsDirectory(_settings.backends.home / "run")
     _metrics.announce()
 
@@ -85,6 +88,8 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """The master ends; its workers have ended before."""
+    if _jobs is not None:
+        _jobs.stop()
     if _engines is not None:
         _engines.stop()
     if _metrics is not None:

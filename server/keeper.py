@@ -1,7 +1,7 @@
-"""Keeps one engine of a server alive: `python -m server.keeper PROVIDER_ID ADDRESS`, started by `server/engines.py`.
+"""Keeps one process of a server alive: `python -m server.keeper WHAT MODULE ARGUMENT...`, where WHAT is for the log.
 
 Ends with the process that started it. Its logs are set up when there is something to say: until then it imports next
-to nothing, and the engine starts at once.
+to nothing, and what it keeps starts at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from server.processes import PARENT_VARIABLE, end_with_starter
 
 
 def main() -> None:
-    provider_id, address = sys.argv[1:]
+    what, module, *arguments = sys.argv[1:]
     end_with_starter()
 
     def ended(code: int, pause_s: float) -> None:
@@ -22,12 +22,10 @@ def main() -> None:
         from server.settings import load_settings
 
         configure_logs(load_settings(environ=os.environ).log)
-        get_logger("onnxstack").error(
-            "the engine has ended and is started again", provider=provider_id, exit_code=code, pause_s=pause_s
-        )
+        get_logger("onnxstack").error(f"{what} has ended and is started again", exit_code=code, pause_s=pause_s)
 
     environ = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
-    Keeper((sys.executable, "-m", "server.engine", provider_id, address), environ, ended).run()
+    Keeper((sys.executable, "-m", module, *arguments), environ, ended).run()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import NoReturn
 from backends.config import MEMORY_URL
 from backends.errors import StackError
 from server.engines import Engines, runs_models
+from server.jobs import JobRunner
 from server.logs import get_logger
 from server.settings import Settings
 
@@ -19,6 +20,14 @@ def start_engines(settings: Settings) -> Engines:
     """
     try:
         return Engines(settings.backends)
+    except (StackError, OSError) as error:
+        _refuse(error)
+
+
+def start_jobs(settings: Settings) -> JobRunner:
+    """Start the server's own runner of jobs; exits with one line if the settings do not fit."""
+    try:
+        return JobRunner(settings.backends)
     except (StackError, OSError) as error:
         _refuse(error)
 

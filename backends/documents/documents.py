@@ -7,35 +7,24 @@ import binascii
 import re
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from backends.config import DocumentSettings
 from backends.context import CallContext
-from backends.documents.media_type import charset_of, is_text, media_type_of
+from backends.documents.media_type import UNKNOWN, charset_of, is_text, media_type_of
 from backends.documents.text import read_text
 from backends.errors import BadRequest, PayloadTooLarge
+from backends.net import Fetched
 from generated.models import URL, DocumentContent, ImageContentItem, InterleavedContentItem, TextContentItem
 
 IMAGE = "<image>"
 """Stands for an image among texts."""
 _URL = re.compile(r"(?:https?|file)://\S+", re.IGNORECASE)
 _DATA_URL = re.compile(r"data:[^,]{0,1000},", re.IGNORECASE)
-_NO_DATA = "is no data: URL; right is data:text/plain;base64,... or data:text/plain,..."
-
-
-class Fetched(Protocol):
-    """What a URL held. mime_type: as its server labels it; url: the last one after redirects."""
-
-    @property
-    def data(self) -> bytes: ...
-    @property
-    def mime_type(self) -> str: ...
-    @property
-    def url(self) -> str: ...
 
 
 class Fetcher(Protocol):
-    """Opens URLs within the settings' rules."""
+    """`Outbound`, which opens URLs within the settings' rules."""
 
     def fetch(self, context: CallContext, url: str, *, where: str, max_bytes: int | None = None) -> Fetched:
         """What the URL holds. Raises BadRequest, Forbidden, PayloadTooLarge: with `where`."""
@@ -92,7 +81,7 @@ class Documents:
         if isinstance(content, list):
             content = "\n".join(map(_line, content))
         elif isinstance(content, URL):
-            return self._from_url(context, content.uri, declared, f"{where}/uri", text)
+            return self._from_url(context, content.uri, declared, where, text)
         elif _URL.fullmatch(content.strip()) or _DATA_URL.match(content):
             return self._from_url(context, content.strip(), declared, where, text)
         elif (data := _as_base64(content, declared)) is not None:
@@ -102,16 +91,14 @@ class Documents:
 
     def _image(self, context: CallContext, item: ImageContentItem, declared: str, where: str, text: bool) -> Loaded:
         if item.image.url is not None:
-            return self._from_url(context, item.image.url.uri, declared, f"{where}/image/url/uri", text)
-        data = _from_base64(item.image.data or "", f"{where}/image/data")
+            return self._from_url(context, item.image.url.uri, declared, where, text)
+        data = _from_base64(item.image.data or "", where)
         return self._loaded(context, data, declared, "", where, text)
 
     def _from_url(self, context: CallContext, url: str, declared: str, where: str, text: bool) -> Loaded:
-        if url[:5].lower() == "data:":
-            label, data = from_data_url(url, where=where)
-            return self._loaded(context, data, _labels(declared, label), "", where, text)
         fetched = self._outbound.fetch(context, url, where=where, max_bytes=self._settings.max_mb << 20)
-        name = unquote(urlsplit(fetched.url).path).rpartition("/")[2]
+        is_data = fetched.url.startswith("data:")
+        name = "" if is_data else unquote(urlsplit(fetched.url).path).rpartition("/")[2]
         return self._loaded(context, fetched.data, _labels(declared, fetched.mime_type), name, where, text)
 
     def _loaded(self, context: CallContext, data: bytes, declared: str, name: str, where: str, text: bool) -> Loaded:
@@ -121,18 +108,7 @@ class Documents:
         if not text:
             return Loaded(None, data, essence, name)
         read = read_text(data, declared, where=where, name=name, context=context, settings=self._settings)
-        return Loaded(read, data, essence, name)
-
-
-def from_data_url(url: str, *, where: str) -> tuple[str, bytes]:
-    """Label and content of a `data:` URL, RFC 2397. Raises BadRequest."""
-    head, comma, body = url[5:].partition(",")
-    if not comma or len(head) > 1000:
-        raise BadRequest(f"the URL {_NO_DATA}", where=where)
-    label, _, last = head.rpartition(";")
-    if last.strip().lower() == "base64":
-        return label or "text/plain", _from_base64(unquote(body), where)
-    return head or "text/plain", unquote_to_bytes(body)
+        return Loaded(read, data, "text/plain" if essence == UNKNOWN else essence, name)
 
 
 def _from_base64(text: str, where: str) -> bytes:

@@ -19,6 +19,8 @@ from backends.inference import (
     GenerateRequest,
     GenerationEvent,
     ModelLimits,
+    TokenizeRequest,
+    TokenizeResult,
 )
 from backends.onnx.scheduler import SchedulerStats
 from generated.models import ModelType
@@ -61,6 +63,11 @@ class RemoteEmbedder:
     def embed(self, context: CallContext, request: EmbedRequest) -> EmbedResult:
         """As the port says. Raises also Unavailable."""
         return wire.embed_result.decode(self._connection.call(context, "embed", wire.embed_request.encode(request)))
+
+    def tokenize(self, context: CallContext, request: TokenizeRequest) -> TokenizeResult:
+        """As the port says. Raises also Unavailable."""
+        data = self._connection.call(context, "tokenize", wire.tokenize_request.encode(request))
+        return wire.tokenize_result.decode(data)
 
     def limits(self, model: str) -> ModelLimits:
         return wire.model_limits.decode(self._connection.ask("embedder.limits", model))

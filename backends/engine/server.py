@@ -81,6 +81,7 @@ class EngineServer:
         self._stopping = False
         self._methods: dict[str, Callable[[CallContext, bytes], bytes]] = {
             "embed": self._embed,
+            "tokenize": self._tokenize,
             "classify": self._classify,
             "generator.limits": lambda _, data: wire.model_limits.encode(parts.generator.limits(data.decode())),
             "embedder.limits": lambda _, data: wire.model_limits.encode(parts.embedder.limits(data.decode())),
@@ -314,6 +315,9 @@ class EngineServer:
 
     def _embed(self, context: CallContext, data: bytes) -> bytes:
         return wire.embed_result.encode(self._parts.embedder.embed(context, wire.embed_request.decode(data)))
+
+    def _tokenize(self, context: CallContext, data: bytes) -> bytes:
+        return wire.tokenize_result.encode(self._parts.embedder.tokenize(context, wire.tokenize_request.decode(data)))
 
     def _classify(self, context: CallContext, data: bytes) -> bytes:
         return wire.classify_result.encode(self._classifier().classify(context, wire.classify_request.decode(data)))

@@ -17,10 +17,12 @@ from backends.vector_rows import VectorRow, score_of
 
 # No row is without expiry for the filter: typed expressions know no IS NULL.
 NEVER = datetime(9999, 12, 31, tzinfo=UTC)
-DISTANCE = "_distance"
+DISTANCE, RELEVANCE = "_distance", "_score"
+TEXT = "text"
 # Each further column of an answer costs more than half a millisecond: all that a query returns lies in one.
 PAYLOAD = "payload"
 RESULT = [PAYLOAD, DISTANCE]
+WORD_RESULT = [PAYLOAD, RELEVANCE]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -36,7 +38,7 @@ def schema(dimension: int) -> pa.Schema:
         [
             pa.field("id", text, nullable=False),
             pa.field("document_id", text, nullable=False),
-            pa.field("text", text, nullable=False),
+            pa.field(TEXT, text, nullable=False),
             pa.field(PAYLOAD, text, nullable=False),
             pa.field("expires_at", pa.timestamp("us", "UTC"), nullable=False),
             pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
@@ -83,6 +85,12 @@ def from_arrow(found: pa.Table) -> list[ScoredChunk]:
         ScoredChunk(_chunk(payload), score_of(1.0 - distance))
         for payload, distance in zip(payloads, distances, strict=True)
     ]
+
+
+def matches(found: pa.Table) -> list[ScoredChunk]:
+    """The chunks of a search by words with their BM25 scores, in its order."""
+    payloads, scores = found.column(PAYLOAD).to_pylist(), found.column(RELEVANCE).to_pylist()
+    return [ScoredChunk(_chunk(payload), float(score)) for payload, score in zip(payloads, scores, strict=True)]
 
 
 def _payload(row: VectorRow) -> str:

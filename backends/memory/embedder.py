@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from backends.context import CallContext
 from backends.errors import UnknownReference
-from backends.inference import EmbedRequest, EmbedResult, ModelLimits
+from backends.inference import EmbedRequest, EmbedResult, ModelLimits, TokenizeRequest, TokenizeResult
 
 MAX_WORDS = 256
+_WORD = re.compile(r"\S+")
 
 
 class MemoryEmbedder:
@@ -34,6 +36,12 @@ class MemoryEmbedder:
             row[:] = sum((self._direction(word) for word in text), start=self._direction(""))
             row /= np.linalg.norm(row)
         return EmbedResult.of(vectors, sum(map(len, words)))
+
+    def tokenize(self, context: CallContext, request: TokenizeRequest) -> TokenizeResult:
+        context.check()
+        self._check(request.model)
+        spans = [[match.span() for match in _WORD.finditer(text)] for text in request.texts]
+        return TokenizeResult.of([np.array(rows, np.int32).reshape(-1, 2) for rows in spans], MAX_WORDS)
 
     def limits(self, model: str) -> ModelLimits:
         self._check(model)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -18,12 +21,17 @@ from backends.vector_rows import (
     check_dimension,
     check_table_name,
     check_threshold,
+    check_words,
+    checked_document_ids,
     checked_max_chunks,
     rows_of,
     score_of,
     unit_rows,
     unit_vector,
 )
+
+_WORD = re.compile(r"\w+")
+_K1, _B = 1.2, 0.75  # the usual parameters of BM25
 
 
 @dataclass(slots=True)
@@ -51,6 +59,11 @@ class _Table:
         self.vectors[start:end] = vectors
         self.expires[start:end] = [_moment(row.expires_at) for row in rows]
         self.rows.extend(rows)
+
+    def remove(self, document_ids: Collection[str]) -> None:
+        keep = [index for index, row in enumerate(self.rows) if row.document_id not in document_ids]
+        self.vectors, self.expires = self.vectors[keep], self.expires[keep]
+        self.rows = [self.rows[index] for index in keep]
 
     def alive(self, now: datetime) -> NDArray[np.bool_]:
         """Which rows are not expired."""
@@ -90,6 +103,23 @@ class MemoryVectorIndex:
             found = self._table(table)
             found.append(rows, unit_rows(vectors, found.dimension, rows=len(rows)))
 
+    def replace(
+        self,
+        context: CallContext,
+        table: str,
+        document_ids: Sequence[str],
+        chunks: Sequence[VectorChunk],
+        vectors: NDArray[np.float32],
+    ) -> None:
+        context.check()
+        rows = rows_of(chunks)
+        ids = checked_document_ids(document_ids, rows)
+        with self._lock:
+            found = self._table(table)
+            units = unit_rows(vectors, found.dimension, rows=len(rows))
+            found.remove(ids)
+            found.append(rows, units)
+
     def query(
         self,
         context: CallContext,
@@ -114,6 +144,18 @@ class MemoryVectorIndex:
             if score_threshold is None or score >= score_threshold
         ]
 
+    def match(self, context: CallContext, table: str, text: str, *, max_chunks: int) -> list[ScoredChunk]:
+        context.check()
+        checked_max_chunks(max_chunks)
+        check_words(text)
+        with self._lock:
+            found = self._table(table)
+            alive = found.alive(self._clock())
+            rows = [row for row, lives in zip(found.rows, alive, strict=True) if lives]
+        scores = _bm25(_words(text), [Counter(_words(row.text)) for row in rows])
+        best = sorted((index for index, score in enumerate(scores) if score > 0), key=lambda index: -scores[index])
+        return [ScoredChunk(rows[index].chunk(), scores[index]) for index in best[:max_chunks]]
+
     def count(self, context: CallContext, table: str) -> int:
         context.check()
         with self._lock:
@@ -135,6 +177,24 @@ class MemoryVectorIndex:
         if found is None:
             raise NotFound("the vector db's table does not exist", internal=name)
         return found
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+def _bm25(words: Sequence[str], texts: Sequence[Counter[str]]) -> list[float]:
+    """Score of each text, given as its words: Robertson and Zaragoza, The Probabilistic Relevance Framework, 2009."""
+    lengths = [text.total() for text in texts]
+    mean = sum(lengths) / len(lengths) if any(lengths) else 1.0
+    scores = [0.0] * len(texts)
+    for word in set(words):
+        having = sum(word in text for text in texts)
+        weight = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
+        for index, text in enumerate(texts):
+            often = text[word]
+            scores[index] += weight * often * (_K1 + 1) / (often + _K1 * (1 - _B + _B * lengths[index] / mean))
+    return scores
 
 
 def _moment(moment: datetime | None) -> np.datetime64:

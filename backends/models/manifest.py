@@ -27,13 +27,21 @@ class ModelSource(_Record):
 
     name: package name, file name or name on the hub; never a directory of this machine. version: of the package, commit
     of the hub, "" for local files. sha256: of the fetched archive or file; of the sorted `<sha256>  <path>` lines for a
-    folder; of the line `<commit>  <name>` for the hub, whose commit stands for every file.
+    folder; of the line `<commit>  <name>` for the hub, whose commit stands for every file; of the base model's weights
+    for a training, whose name is `<base> by <job>` and whose version is its epoch.
     """
 
-    kind: Literal["package", "gguf", "folder", "hub"]
+    kind: Literal["package", "gguf", "folder", "hub", "adapter", "training"]
     name: str
     version: str = ""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class ModelBase(_Record):
+    """The model that an adapter changes. source: where its weights came from when the adapter was installed."""
+
+    name: str
+    source: ModelSource
 
 
 class ModelFile(_Record):
@@ -59,7 +67,10 @@ class ModelMetadata(_Record):
 
 
 class Manifest(_Record):
-    """A stored model. `defaults`: sampling values to use where a request gives none (`{"repetition_penalty": 1.1}`)."""
+    """A stored model.
+
+    defaults: sampling values to use where a request gives none (`{"repetition_penalty": 1.1}`). base: of an adapter.
+    """
 
     schema_version: Literal[1] = 1
     name: str
@@ -71,6 +82,7 @@ class Manifest(_Record):
     files: dict[str, ModelFile]
     defaults: dict[str, float] = Field(default_factory=dict)
     metadata: ModelMetadata
+    base: ModelBase | None = None
 
     @property
     def size(self) -> int:
@@ -90,7 +102,7 @@ class Manifest(_Record):
 
     def to_json(self) -> str:
         """The text that `read` takes."""
-        return self.model_dump_json(indent=2) + "\n"
+        return self.model_dump_json(indent=2, exclude={"base"} if self.base is None else None) + "\n"
 
 
 def sha256_of(path: Path) -> str:

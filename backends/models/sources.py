@@ -20,6 +20,7 @@ from backends.models.hub import PREFIX, HubSource
 from backends.models.manifest import (
     MANIFEST_FILE,
     Manifest,
+    ModelBase,
     ModelKind,
     ModelSource,
     Precision,
@@ -36,6 +37,7 @@ _ENCODERS = {
     "bert"
 }  # `model_type` of config.json; every other type goes to the decoder's converter, which refuses by name
 GENAI_CONFIG = "genai_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 _CLASSIFIER = "ForSequenceClassification"  # how names in `architectures` end
 _FOLDER_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model", ".md"}
 _CARD_LICENCE = re.compile(r"\A---\n(?:(?!---).*\n)*?license:[ \t]*([A-Za-z0-9.+\-]{1,64})[ \t]*\n")
@@ -192,6 +194,43 @@ class ConvertedFolderSource:
         progress("unpack", total, total)
 
 
+class AdapterSource:
+    """A PEFT folder with a LoRA adapter of a model of the store."""
+
+    kind: ModelKind = "llm"
+
+    def __init__(self, path: Path, base: str, directory: Path, manifest: Manifest) -> None:
+        """directory, manifest: of the base."""
+        if manifest.base is not None:
+            raise BadRequest(f"{base} is an adapter itself; an adapter needs a base model")
+        self._path = path
+        self._directory = directory
+        self.fixed_precision: Precision | None = manifest.precision
+        self.licence = _card_licence(path) or UNKNOWN_LICENCE
+        self.defaults: Mapping[str, float] = manifest.defaults
+        self.default_name = path.name
+        self.base = ModelBase(name=base, source=manifest.source)
+        folder = _folder_identity(path, _FOLDER_SUFFIXES)
+        digest = digest_of_files([("adapter", folder.sha256), ("base", manifest.source.sha256)])
+        self.identity = ModelSource(kind="adapter", name=path.name, sha256=digest)
+
+    def build(self, staging: Path, target: Path, precision: Precision, progress: Progress) -> None:
+        from backends.onnx.convert.adapter import convert_adapter
+
+        progress("convert", 0, 1)
+        convert_adapter(self._path, self._directory, target)
+        progress("convert", 1, 1)
+
+
+def adapter_folder(reference: str) -> Path | None:
+    """The folder that the reference names, if it holds an adapter."""
+    try:
+        path = Path(reference).expanduser().resolve()
+        return path if reference and (path / ADAPTER_CONFIG).is_file() else None
+    except (ValueError, RuntimeError, OSError):
+        return None
+
+
 def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: OptimumExporter | None = None) -> Source:
     """The source behind a name of the catalogue, a hub reference or a path.
 
@@ -201,7 +240,7 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: Opti
 
     Raises:
         BadRequest: neither a known name nor something that holds a model. CorruptModel: a file or folder that
-        contradicts itself. Whatever `HubSource` raises.
+        contradicts itself. Unsupported: a decoder that optimum exported. Whatever `HubSource` raises.
     """
     if reference in catalog:
         return PackageSource(catalog[reference])
@@ -215,7 +254,8 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: Opti
             return GgufSource(path)
         if (path / GENAI_CONFIG).is_file():
             return GenaiFolderSource(path)
-        if (path / MODEL_FILE).is_file():
+        _refuse_exported_decoder(path)
+        if (path / MODEL_FILE).is_file() and not (path / "model.safetensors").is_file():
             return ConvertedFolderSource(path)
         if (path / "config.json").is_file():
             is_sentence_encoder = (path / "modules.json").is_file() and _model_type(path) not in _ENCODERS
@@ -229,6 +269,25 @@ def resolve(reference: str, catalog: Mapping[str, PackagedModel], exporter: Opti
     if exists:
         raise BadRequest(f"{path} holds no model: expected a .gguf file or a folder with config.json")
     raise BadRequest(f"unknown model {reference!r}; known: {known}; or the path of a .gguf file or of a model folder")
+
+
+def _refuse_exported_decoder(folder: Path) -> None:
+    """Refuse a folder whose only weights are graphs that optimum exported of a language model.
+
+    Their KV cache grows by concatenation, a copy for each token, and their attention is no GroupQueryAttention: neither
+    slots nor a batch whose sequences come and go can be had of them.
+    """
+    graphs = [*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")]
+    has_weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.safetensors.index.json"))
+    if not graphs or has_weights or not (folder / "config.json").is_file():
+        return
+    config = _folder_config(folder)
+    if "kind" not in config and "model_type" in config and _folder_kind(folder) == "llm":
+        raise Unsupported(
+            f"{folder.name} holds a language model as optimum exports it ({graphs[0].name}); pull the weights that it "
+            "was made of: hf:org/name, a folder with safetensors, or a GGUF file. A graph of onnxruntime-genai's model "
+            "builder can be served too"
+        )
 
 
 def kind_of(config: ModelConfig) -> ModelKind:

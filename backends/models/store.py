@@ -37,7 +37,7 @@ from backends.models.manifest import (
     sha256_of,
 )
 from backends.models.progress import LoggedProgress, Progress
-from backends.models.sources import DEFAULT_PRECISION, Source, resolve
+from backends.models.sources import ADAPTER_CONFIG, DEFAULT_PRECISION, AdapterSource, Source, adapter_folder, resolve
 from backends.onnx.config import DecoderConfig, EncoderConfig, NgramClassifierConfig, read_model_config
 
 CONVERTER = "onnxstack 2"
@@ -134,12 +134,15 @@ class ModelStore:
         *,
         name: str | None = None,
         precision: Precision | None = None,
+        base: str | None = None,
         progress: Progress | None = None,
     ) -> StoredModel:
         """Fetch, check and convert a model unless it is there already, and return it.
 
         reference: a name of the catalogue, `hf:org/name[@revision]` of the Hugging Face hub, the path of a GGUF file,
-        of a Hugging Face folder, of a folder that onnxruntime-genai's model builder wrote or of a converted folder.
+        of a Hugging Face folder, of a folder that onnxruntime-genai's model builder wrote, of a converted folder or of
+        a PEFT folder with a LoRA adapter. base: the stored model that the adapter belongs to; None takes the one that
+        its configuration names.
         name: what to call it; the reference's own name if None. precision: None takes what is there, else int8; another
         precision than the stored one, or a changed converter, replaces the stored one. Two processes that pull the same
         model do the work once. A pull that dies leaves nothing behind that a later one would not clean up.
@@ -150,7 +153,18 @@ class ModelStore:
             cannot be fetched. CorruptModel: it is not what the catalogue pins or the hub states. Forbidden: a gated
             model of the hub. StorageFull: no room.
         """
-        source = resolve(reference, self._catalog, OptimumExporter(self.root / ".export"))
+        source = self._source(reference, base)
+        return self.add(source, name=name, precision=precision, progress=progress)
+
+    def add(
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        precision: Precision | None = None,
+        progress: Progress | None = None,
+    ) -> StoredModel:
+        """Build a model from its source unless it is there already, and return it, as `pull` does."""
         name = source.default_name if name is None else name
         escaped = escape_name(name)
         precision = _effective_precision(source, precision)
@@ -172,13 +186,54 @@ class ModelStore:
                 shutil.rmtree(staging, ignore_errors=True)
             return self.get(name)
 
+    def base(self, name: str) -> str | None:
+        """The model that this one is an adapter of; None if it stands for itself.
+
+        Raises UnknownReference, BadRequest. CorruptModel: the base is not there, or not the one it was made for.
+        """
+        lineage = self.get(name).manifest.base
+        if lineage is None:
+            return None
+        if lineage.name not in self:
+            raise CorruptModel(MANIFEST_FILE, f"its base model {lineage.name} is not in the model store; pull it")
+        found = self.get(lineage.name).manifest.source
+        if found.sha256 != lineage.source.sha256:
+            raise CorruptModel(MANIFEST_FILE, f"its base model {lineage.name} comes from other weights now")
+        return lineage.name
+
     def remove(self, name: str) -> None:
-        """Delete the model. A process that has it open keeps its copy. Raises UnknownReference, BadRequest."""
+        """Delete the model. A process that has it open keeps its copy.
+
+        Raises UnknownReference, BadRequest. Conflict: adapters need it.
+        """
         escaped = escape_name(name)
         if not (self.root / escaped).exists():
             raise UnknownReference(f"model {name!r} is not in the model store", internal=str(self.root))
+        adapters = [m.name for m in self.list() if m.manifest.base is not None and m.manifest.base.name == name]
+        if adapters:
+            raise Conflict(f"model {name!r} is the base of {', '.join(adapters)}; remove that first")
         with _storage_errors(self.root), self._locked(escaped, LoggedProgress(name, None)):
             self._swap(None, self.root / escaped)
+
+    def _source(self, reference: str, base: str | None) -> Source:
+        folder = None if reference in self._catalog else adapter_folder(reference)
+        if folder is None:
+            if base is not None:
+                raise BadRequest(
+                    f"{reference!r} is no adapter, so it has no base; expected a folder with {ADAPTER_CONFIG}"
+                )
+            return resolve(reference, self._catalog, OptimumExporter(self.root / ".export"))
+        from backends.onnx.convert.adapter import adapter_base
+
+        base = base or adapter_base(folder)
+        if not base:
+            raise BadRequest(f"{ADAPTER_CONFIG} names no base model; say which stored model it belongs to")
+        try:
+            return AdapterSource(folder, base, self.path(base), self.get(base).manifest)
+        except UnknownReference:
+            raise BadRequest(
+                f"the adapter's base model {base[:200]!r} is not in the model store; pull it, or name the stored one"
+            ) from None
 
     def _stored(self, name: str) -> StoredModel | None:
         """The stored model, None if there is none that can be used."""
@@ -225,6 +280,7 @@ class ModelStore:
             files=describe_files(directory),
             defaults=recommended | dict(source.defaults),
             metadata=metadata,
+            base=source.base if isinstance(source, AdapterSource) else None,
         )
         for file in manifest.files:
             _sync(directory / file)

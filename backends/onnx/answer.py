@@ -18,10 +18,10 @@ Delta = TextDelta | ToolCallDelta
 class ToolCallParser(Protocol):
     """Tells the tool calls of an answer from its text."""
 
-    def push(self, text: str) -> list[Delta]:
+    def push(self, text: str) -> Sequence[Delta]:
         """What can be told after `text`."""
 
-    def finish(self) -> list[Delta]:
+    def finish(self) -> Sequence[Delta]:
         """What is left at the end of the answer."""
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backends.config import EngineSettings
 from backends.context import CallContext
 from backends.errors import BadRequest, Unavailable
-from backends.inference import EmbedRequest, EmbedResult, ModelLimits
+from backends.inference import EmbedRequest, EmbedResult, ModelLimits, TokenizeRequest, TokenizeResult
 from backends.onnx.config import EncoderConfig, read_model_config
 from backends.onnx.encoder import OnnxEncoder
 from backends.onnx.residency import Residency
@@ -81,6 +82,16 @@ class OnnxEmbedder:
                     vectors[rows] = part
                 tokens += sum(len(sequence) for batch in inputs for sequence in batch)
         return EmbedResult.of(vectors, tokens)
+
+    def tokenize(self, context: CallContext, request: TokenizeRequest) -> TokenizeResult:
+        """As the port says, by the model's own tokenizer. Raises as `embed`."""
+        context.check(self._now)
+        spans: list[NDArray[np.int32]] = []
+        with self._admission.enter(), self._encoder(request.model) as encoder:
+            for start in range(0, len(request.texts), _TOKENIZE_AT_ONCE):
+                context.check(self._now)
+                spans += encoder.spans(request.texts[start : start + _TOKENIZE_AT_ONCE])
+            return TokenizeResult.of(spans, encoder.room)
 
     def load(self, model: str) -> None:
         """Return when the model is in memory. Raises as `embed`."""

@@ -48,6 +48,15 @@ class OnnxEncoder:
         """Token ids of each text with the tokens around it, at most `config.max_tokens`. Raises BadRequest."""
         return self._tokenizer.encode_for_embedding(texts, self.config.max_tokens)
 
+    def spans(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Where the tokens of each text lie, int32 [tokens, 2], without those around it. Raises BadRequest."""
+        return self._tokenizer.spans(texts)
+
+    @property
+    def room(self) -> int:
+        """Tokens of a text that its vector can tell of."""
+        return self._tokenizer.room(self.config.max_tokens)
+
     def run_side_by_side(self, batches: Sequence[Sequence[TokenIds]]) -> list[NDArray[np.float32]]:
         """`run` for each of at most `side_by_side` batches, at the same time. Raises Unavailable, after the last."""
         if len(batches) == 1:

@@ -13,6 +13,7 @@ from backends.context import CallContext
 from backends.errors import BadRequest, ContextLengthExceeded, Unsupported
 from backends.inference import ChatPrompt, GenerateRequest, Prompt, StopReason
 from backends.onnx.answer import Answer, ToolCallParser
+from backends.onnx.calls_or_format import CallsOrFormat, HeldCalls
 from backends.onnx.grammar import Constraint, GrammarCompiler
 from backends.onnx.lookup import PromptLookup
 from backends.onnx.prefix_cache import block_digests
@@ -20,6 +21,7 @@ from backends.onnx.sampling import Sampler
 from backends.onnx.scheduler import Scheduler
 from backends.onnx.sequence import Sequence as Generation
 from backends.onnx.sequence import SequenceEvents
+from backends.onnx.shared_session import SharedSession
 
 MAX_LOGPROBS = 20
 """Tokens reported for each generated one; they are collected between the steps of all sequences."""
@@ -49,8 +51,9 @@ class Tokenizer(Protocol):
 class ReadPrompt:
     """A prompt as the model reads it, and how its answer is to be read.
 
-    ids: up to where the answer begins. grammar: what the answer obeys (Lark), None for anything. calls: tells tool
-    calls from text, None where there are no tools. stream: decoder of the answer's tokens.
+    ids: up to where the answer begins. grammar: what the answer obeys (Lark), None for anything; for an answer with a
+    format of its own only its calls. calls: tells tool calls from text, None where there are no tools. stream: decoder
+    of the answer's tokens.
     """
 
     ids: list[int]
@@ -59,19 +62,30 @@ class ReadPrompt:
     calls: ToolCallParser | None = None
 
 
+class ReadChat(Protocol):
+    """Reads conversations with their tools."""
+
+    def __call__(self, prompt: ChatPrompt, *, formatted: bool) -> ReadPrompt:
+        """formatted: whether an answer that calls no tool has a form of its own, which the tools need not provide for.
+
+        Raises:
+            BadRequest, Unsupported, ContextLengthExceeded: the conversation or its tools cannot be read.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Language:
     """How a model reads and ends texts.
 
-    read_chat: a conversation with its tools; None for a model without a chat template. ends: tokens that end an answer,
-    and as what. grammars: compiles what answers must obey; None for a model that cannot be constrained. bos: first
-    token of a raw text; with `add_bos` of every one, else only of an empty one.
+    read_chat: None for a model without a chat template. ends: tokens that end an answer, and as what. grammars: makes
+    constraints of answers; None for a model that cannot be constrained. bos: first token of a raw text; with `add_bos`
+    of every one, else only of an empty one.
     context_length: tokens, prompt and answer together. longest_token: characters, None if not known.
     repetition_penalty: for requests that name none.
     """
 
     tokenizer: Tokenizer
-    read_chat: Callable[[ChatPrompt], ReadPrompt] | None
+    read_chat: ReadChat | None
     ends: Mapping[int, StopReason]
     context_length: int
     grammars: GrammarCompiler | None = None
@@ -85,7 +99,7 @@ class Engine:
     """A model's language and the scheduler of its sequences.
 
     seeds: gives a seed to requests that name none. lookup: whether answers are guessed from what was said before.
-    kv_bytes_per_token: of KV cache, 0 if there is none.
+    kv_bytes_per_token: of KV cache, 0 if there is none. weights: what it runs on, None if that is no session.
     """
 
     def __init__(
@@ -96,9 +110,11 @@ class Engine:
         *,
         lookup: bool = False,
         kv_bytes_per_token: int = 0,
+        weights: SharedSession | None = None,
     ) -> None:
         self.language = language
         self.kv_bytes_per_token = kv_bytes_per_token
+        self.weights = weights
         self.scheduler = scheduler
         self._seeds = seeds
         self._lookup = lookup
@@ -122,7 +138,7 @@ class Engine:
                 where="/logprobs/top_k",
             )
         language, sampling = self.language, request.sampling
-        read = self._read(request.prompt)
+        read = self._read(request.prompt, formatted=request.response_format is not None)
         room = language.context_length - len(read.ids)
         if room <= 0:
             limit = language.context_length
@@ -134,11 +150,14 @@ class Engine:
             # A penalty would push a constrained answer away from the quotes and names that its form repeats.
             formal = request.response_format is not None or _must_call(request.prompt)
             sampling = replace(sampling, repetition_penalty=1.0 if formal else language.repetition_penalty)
+        calls = read.calls
+        if calls is not None and isinstance(constraint, CallsOrFormat):
+            calls = HeldCalls(constraint, calls)
         prompt = np.array(read.ids, np.int64)
         generation = Generation(
             prompt=prompt,
             sampler=Sampler(sampling, prompt, self._seeds() if sampling.seed is None else sampling.seed),
-            answer=Answer(read.stream.step, sampling.stop, read.calls),
+            answer=Answer(read.stream.step, sampling.stop, calls),
             max_tokens=min(sampling.max_tokens or room, room),
             ends=language.ends,
             constraint=constraint,
@@ -165,17 +184,19 @@ class Engine:
         if form is None:
             assert read.grammar is not None  # noqa: S101
             return grammars.compile(read.grammar, where="/tools")
-        if read.grammar is not None:
-            raise Unsupported("response_format together with tools is not supported", where="/response_format")
-        return grammars.response_format(form)
+        constraint = grammars.response_format(form)  # one that cannot be used is refused, also where a call is required
+        if read.grammar is None:
+            return constraint
+        calls = grammars.compile(read.grammar, where="/tools")
+        return calls if _must_call(request.prompt) else CallsOrFormat(calls, constraint)
 
-    def _read(self, prompt: Prompt) -> ReadPrompt:
+    def _read(self, prompt: Prompt, *, formatted: bool) -> ReadPrompt:
         """The prompt as at least one token."""
         language = self.language
         if isinstance(prompt, ChatPrompt):
             if language.read_chat is None:
                 raise BadRequest("this model has no chat template; use it for completion", where="/model_id")
-            read = language.read_chat(prompt)
+            read = language.read_chat(prompt, formatted=formatted)
         else:
             check_characters(len(prompt.text), language.context_length, language.longest_token)
             ids = language.tokenizer.encode_text(prompt.text)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.onnx.adapter import BASE, Adapter
 from backends.onnx.kv_cache import KvCache
+from backends.onnx.shared_session import SharedSession
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, IOBinding
+    from onnxruntime import InferenceSession, IOBinding, OrtValue
 
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
@@ -70,18 +72,38 @@ class OnnxExecutor:
     differently, and a sequence would answer differently beside others than alone.
     """
 
-    def __init__(self, session: InferenceSession, cache: KvCache, vocab: int) -> None:
+    def __init__(
+        self, session: InferenceSession | SharedSession, cache: KvCache, vocab: int, adapter: Adapter = BASE
+    ) -> None:
+        """adapter: what the session runs with here; it must have room for it."""
         self.slots = cache.layout.slots
         self.length = cache.layout.length
-        self._session = session
+        self._shared = session if isinstance(session, SharedSession) else SharedSession(session)
+        self._adapter = adapter
+        self._adapter_values: dict[str, OrtValue] | None = None
         self._cache = cache
         self._vocab = vocab
         self._decode_runs: dict[tuple[int, int], _DecodeRun] = {}
         self._prefill_bindings: dict[int, IOBinding] = {}
         self._prefill_logits = np.empty((1, vocab), np.float32)
         self.blocks = cache.blocks
+        self._shared.join(self)
 
     def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
+        with self._shared.lock:
+            return self._prefill(slot, ids, past, rows)
+
+    def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
+        with self._shared.lock:
+            return self._decode(first, ids, past)
+
+    def forget(self) -> None:
+        """Drop what is bound to a session that another replaces."""
+        self._decode_runs.clear()
+        self._prefill_bindings.clear()
+        self._adapter_values = None
+
+    def _prefill(self, slot: int, ids: Ids, past: int, rows: int) -> Logits:
         binding = self._prefill_bindings.get(slot)
         if binding is None:
             binding = self._prefill_bindings[slot] = self._bind_cache(slot, 1)
@@ -100,10 +122,10 @@ class OnnxExecutor:
         }
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
-        self._session.run_with_iobinding(binding)
+        self._shared.session.run_with_iobinding(binding)
         return logits[:rows]
 
-    def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
+    def _decode(self, first: int, ids: Ids, past: Ids) -> Logits:
         count = len(ids)
         run = self._decode_runs.get((first, count))
         if run is None:
@@ -113,7 +135,7 @@ class OnnxExecutor:
         run.total[...] = past.max() + 1
         if self._cache.device != "cpu":
             self._bind_inputs(run)  # inputs were copied to the device when they were bound
-        self._session.run_with_iobinding(run.binding)
+        self._shared.session.run_with_iobinding(run.binding)
         return run.logits
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -143,13 +165,20 @@ class OnnxExecutor:
 
     def _bind_cache(self, first: int, count: int) -> IOBinding:
         """A binding whose past and present are the slots `first .. first + count - 1`."""
-        binding, layout = self._session.io_binding(), self._cache.layout
+        binding, layout = self._shared.session.io_binding(), self._cache.layout
         shape, dtype, device = layout.shape(count), layout.dtype.type, self._cache.device
         for part in range(layout.parts):
             name = f"{part // 2}.{'kv'[part % 2]}"
             address = self._cache.pointer(part, first)
             binding.bind_input(f"past.{name}", device, 0, dtype, shape, address)
             binding.bind_output(f"present.{name}", device, 0, dtype, shape, address)
+        if self._adapter_values is None:
+            from onnxruntime import OrtValue
+
+            inputs = self._shared.inputs(self._adapter)
+            self._adapter_values = {name: OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
+        for name, value in self._adapter_values.items():
+            binding.bind_ortvalue_input(name, value)
         return binding
 
     def _bind_inputs(self, run: _DecodeRun) -> None:

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from backends.config import EngineSettings
 from backends.context import CallContext
 from backends.errors import BadRequest, Unavailable
 from backends.inference import GenerateRequest, ModelLimits
-from backends.onnx.config import MODEL_FILE, DecoderConfig, read_model_config
+from backends.onnx.adapter import BASE, Adapter, add_adapters, load_graph, matrices, read_adapter
+from backends.onnx.config import MODEL_FILE, TOKENIZER_FILE, DecoderConfig, read_model_config
 from backends.onnx.conversation import load_language
 from backends.onnx.engine import Engine
 from backends.onnx.executor import OnnxExecutor
-from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvLayout, kv_dtype
+from backends.onnx.kv_cache import DeviceKvCache, HostKvCache, KvLayout, KvType, kv_dtype
 from backends.onnx.prefill_budget import GapBudget
 from backends.onnx.prefix_cache import BLOCK
+from backends.onnx.quantised_kv import TEXT, Scales, measure_scales, quantise_kv
 from backends.onnx.residency import Residency
 from backends.onnx.scheduler import Scheduler, SchedulerStats
 from backends.onnx.sequence import SequenceEvents
 from backends.onnx.session import DeviceChoice, choose_device, open_session, runtime_distribution
+from backends.onnx.shared_session import SharedSession
+from backends.onnx.tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 LENGTH_STEP = 64
 """KV slots are a multiple of this many tokens long, so that they begin on a page."""
@@ -37,6 +47,9 @@ class ModelSource(Protocol):
 
     def size(self, name: str) -> int:
         """Bytes of the model's files. Raises UnknownReference, CorruptModel."""
+
+    def base(self, name: str) -> str | None:
+        """The model that this one is an adapter of; None if it stands for itself. Raises UnknownReference."""
 
     def defaults(self, name: str) -> dict[str, float]:
         """Sampling values to use where a request gives none (`repetition_penalty`). Raises UnknownReference."""
@@ -120,26 +133,71 @@ class OnnxTextGenerator:
     @contextmanager
     def _engine(self, model: str) -> Iterator[Engine]:
         """The model, held."""
-        with self._residency.use(model, lambda: self._size(model), lambda: self._load(model)) as engine:
+        use = self._residency.use(
+            model, lambda: self._size(model), lambda: self._load(model), on=lambda: self._models.base(model)
+        )
+        with use as engine:
             if not isinstance(engine, Engine):
                 raise _not_a_generator(model)
             yield engine
 
     def _load(self, model: str) -> Engine:
+        base = self._models.base(model)
+        return self._load_base(model) if base is None else self._load_adapter(model, base)
+
+    def _load_base(self, model: str) -> Engine:
         directory, config = self._config(model)
+        file, float16 = directory / MODEL_FILE, config.kv_dtype == "float16"
+        device, threads = self._settings.device, self._settings.threads
+        session, choice = open_session(file, device, threads, float16_kv=float16)
+        scales: Scales | None = None
+
+        def reopen(groups: Mapping[str, int]) -> InferenceSession:
+            graph = load_graph(file)
+            add_adapters(graph, groups)
+            if scales is not None:
+                quantise_kv(graph, scales)
+            return open_session(file, device, threads, float16_kv=float16, graph=graph.SerializeToString())[0]
+
+        if self._settings.kv_bits and choice.device == "cpu":
+            scales = measure_scales(session, config, TextTokenizer(directory / TOKENIZER_FILE).encode_text(TEXT))
+            del session  # before the other takes its memory
+            session = reopen({})
+
+        weights = SharedSession(session, sizes=cache(partial(matrices, file)), reopen=reopen)
+        return self._start(model, directory, config, weights, choice, BASE)
+
+    def _load_adapter(self, model: str, base: str) -> Engine:
+        """An engine of its own, with its own KV and prefix cache, on the weights of its base."""
+        adapter = read_adapter(self._models.path(model))
+        directory, config = self._config(base)
+        with self._engine(base) as engine:
+            weights = engine.weights
+            assert weights is not None  # noqa: S101
+            weights.make_room(adapter)
+            return self._start(model, directory, config, weights, self._devices[base], adapter)
+
+    def _start(
+        self,
+        model: str,
+        directory: Path,
+        config: DecoderConfig,
+        weights: SharedSession,
+        choice: DeviceChoice,
+        adapter: Adapter,
+    ) -> Engine:
+        """directory: of the model whose language it speaks."""
         settings, context_length = self._settings, self._context_length(config)
         penalty = self._models.defaults(model).get("repetition_penalty", 1.0)
         language = load_language(directory, config, context_length, penalty)
-        dtype = kv_dtype(config.kv_dtype)
-        session, choice = open_session(
-            directory / MODEL_FILE, settings.device, settings.threads, float16_kv=config.kv_dtype == "float16"
-        )
+        quantised = settings.kv_bits and choice.device == "cpu"
+        dtype: KvType = np.dtype(np.int8) if quantised else kv_dtype(config.kv_dtype)
         length = -(-context_length // LENGTH_STEP) * LENGTH_STEP
         layout = KvLayout(config.layers, settings.slots, config.kv_heads, length, config.head_dim, dtype)
         layout = replace(layout, blocks=settings.prefix_cache_mb * 1_000_000 // (BLOCK * layout.token_bytes))
-        cache = HostKvCache(layout) if choice.device == "cpu" else DeviceKvCache(layout, choice.device)
+        kv_cache = HostKvCache(layout) if choice.device == "cpu" else DeviceKvCache(layout, choice.device)
         scheduler = Scheduler(
-            OnnxExecutor(session, cache, config.vocab),
+            OnnxExecutor(weights, kv_cache, config.vocab, adapter),
             queue_length=settings.queue,
             prefill_chunk=settings.prefill_chunk,
             prefill_budget=GapBudget(settings.prefill_gap_ms / 1000),
@@ -152,6 +210,7 @@ class OnnxTextGenerator:
             self._seeds,
             lookup=settings.prompt_lookup,
             kv_bytes_per_token=layout.token_bytes,
+            weights=weights,
         )
 
     def _size(self, model: str) -> int:

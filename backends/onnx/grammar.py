@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,29 @@ SCHEMA_PLACE = "/response_format/json_schema"
 BNF_PLACE = "/response_format/bnf"
 
 
+class Constraint(Protocol):
+    """One sequence's place in what its answer must obey. Used by one thread at a time."""
+
+    def masked(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`logits`, float32 [vocab], with minus infinity for every token that may not come next; they stay as they are.
+
+        The array is the constraint's own and lasts until the next call.
+
+        Raises:
+            BadRequest: the grammar has become too complex on this path.
+        """
+
+    def accept(self, token: int) -> None:
+        """Go on by a token that `masked` allowed or `forced` gave. Raises BadRequest as `masked` does."""
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next whatever the model thinks, as far as that is certain; often none."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing but the end can follow."""
+
+
 class GrammarCompiler:
     """Compiles grammars for one model. Safe to share between threads.
 
@@ -53,7 +76,7 @@ class GrammarCompiler:
         self._tokenizer: LLTokenizer | None = None
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
-    def response_format(self, form: ResponseFormat) -> Constraint:
+    def response_format(self, form: ResponseFormat) -> GrammarConstraint:
         """What `response_format` of a request asks for.
 
         Raises:
@@ -65,7 +88,7 @@ class GrammarCompiler:
             case GrammarResponseFormat(bnf=bnf):
                 return self.compile(lark_grammar(bnf), where=BNF_PLACE)
 
-    def compile(self, grammar: str, *, where: str) -> Constraint:
+    def compile(self, grammar: str, *, where: str) -> GrammarConstraint:
         """A constraint at the beginning of an answer. grammar: llguidance's own JSON, or Lark text.
 
         Raises:
@@ -81,7 +104,7 @@ class GrammarCompiler:
                 self._compiled[grammar] = matcher
                 while len(self._compiled) > KEPT:
                     self._compiled.popitem(last=False)
-        return Constraint(matcher.deep_copy(), self._vocab)
+        return GrammarConstraint(matcher.deep_copy(), self._vocab)
 
     def _matcher(self, grammar: str, where: str) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
@@ -110,8 +133,8 @@ class GrammarCompiler:
             return self._tokenizer
 
 
-class Constraint:
-    """One sequence's place in its grammar. Used by one thread at a time."""
+class GrammarConstraint:
+    """One sequence's place in one grammar. Implements `Constraint`."""
 
     def __init__(self, matcher: LLMatcher, vocab: int) -> None:
         self._matcher = matcher
@@ -119,13 +142,6 @@ class Constraint:
         self._masked: NDArray[np.float32] = np.empty(vocab, np.float32)
 
     def masked(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`logits`, float32 [vocab], with minus infinity for every token that may not come next; they stay as they are.
-
-        The array is the constraint's own and lasts until the next call.
-
-        Raises:
-            BadRequest: the grammar has become too complex on this path.
-        """
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         self._check()
         allowed = np.unpackbits(self._mask.view(np.uint8), count=len(logits), bitorder="little").view(np.bool_)
@@ -134,20 +150,28 @@ class Constraint:
         return self._masked
 
     def accept(self, token: int) -> None:
-        """Go on by a token that `masked` allowed or `forced` gave. Raises BadRequest as `masked` does."""
         self._matcher.consume_token(token)
         self._check()
 
     def forced(self) -> list[int]:
-        """The tokens that must come next whatever the model thinks, as far as that is certain; often none."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         return tokens
 
     @property
     def complete(self) -> bool:
-        """Whether nothing but the end can follow."""
         stopped: bool = self._matcher.is_stopped()
         return stopped
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the answer is whole as it stands."""
+        accepting: bool = self._matcher.is_accepting()
+        return accepting
+
+    def allows(self, token: int) -> bool:
+        """Whether `token`, which ends nothing, may come next."""
+        valid: int = self._matcher.validate_tokens([token])
+        return valid == 1
 
     def _check(self) -> None:
         if self._matcher.is_error():

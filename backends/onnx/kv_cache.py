@@ -25,6 +25,9 @@ MAP_NORESERVE = 0x4000
 """Linux's value; the mmap module names it from Python 3.12 on."""
 
 
+KvType = np.dtype[np.float32] | np.dtype[np.float16] | np.dtype[np.int8]
+
+
 @dataclass(frozen=True, slots=True)
 class KvLayout:
     """Shape of a cache. `length`: tokens per slot. `parts`: two (k and v) per layer, k of layer i is part 2 i."""
@@ -34,7 +37,7 @@ class KvLayout:
     kv_heads: int
     length: int
     head_dim: int
-    dtype: np.dtype[np.float32] | np.dtype[np.float16]
+    dtype: KvType
     blocks: int = 0
     """Blocks of `prefix_cache.BLOCK` tokens kept beside the slots."""
 
@@ -180,7 +183,7 @@ class DeviceKvCache:
         raise LookupError(f"no block {block}: a device keeps none")
 
 
-def _copy_session(dtype: np.dtype[np.float32] | np.dtype[np.float16], device: DeviceInUse) -> InferenceSession:
+def _copy_session(dtype: KvType, device: DeviceInUse) -> InferenceSession:
     """A session on the graph `target = Identity(source)`."""
     import onnxruntime
     from onnx import helper

@@ -38,10 +38,12 @@ R = TypeVar("R", bound=Resident)
 class _Entry(Generic[R]):
     """A model that is loaded, or being loaded until `ready` is set.
 
-    size: bytes. users: calls that hold it. used: when the last one let go, by the clock.
+    size: bytes. on: the model without which it cannot be. users: calls that hold it. used: when the last one let go, by
+    the clock.
     """
 
     size: int
+    on: str | None = None
     model: R | None = None
     error: StackError | None = None
     users: int = 0
@@ -84,14 +86,23 @@ class Residency:
             threading.Thread(target=self._expire, name="residency", daemon=True).start()
 
     @contextmanager
-    def use(self, name: str, size: Callable[[], int], load: Callable[[], R]) -> Iterator[R]:
-        """Hold a model, loaded by this call if it is not there. size: bytes; asked for only if it has to be loaded.
+    def use(
+        self,
+        name: str,
+        size: Callable[[], int],
+        load: Callable[[], R],
+        *,
+        on: Callable[[], str | None] = lambda: None,
+    ) -> Iterator[R]:
+        """Hold a model, loaded by this call if it is not there. size: bytes. on: the model that `load` loads and builds
+        on, which stays as long as this one and counts once for all who do so. Both are asked for only if the model has
+        to be loaded.
 
         Raises:
             Overloaded: the models in use leave no room for it. Unavailable: it is larger than all the room there is, or
             the engine is closed. StackError: what `size` or `load` raised.
         """
-        entry, mine, given_up = self._enter(name, size)
+        entry, mine, given_up = self._enter(name, size, on)
         try:
             for other, model in given_up:
                 log.info("model unloaded", model=other, reason="room for another", by=name)
@@ -106,6 +117,8 @@ class Residency:
             with self._lock:
                 entry.users -= 1
                 entry.used = self._clock()
+                if entry.on in self._entries:
+                    self._entries[entry.on].used = entry.used
 
     def loaded(self) -> dict[str, Resident]:
         """The loaded models by name."""
@@ -127,12 +140,12 @@ class Residency:
             entry = self._entries.get(name)
             if entry is None:
                 return False
-            if not entry.idle:
+            if not self._is_idle(name):
                 raise Overloaded(f"model {name} is in use; try again when it is idle")
-            del self._entries[name]
-        assert entry.model is not None  # noqa: S101
-        entry.model.close()
-        log.info("model unloaded", model=name, reason="asked for")
+            given_up = self._give_up(name)
+        for other, model in given_up:
+            model.close()
+            log.info("model unloaded", model=other, reason="asked for")
         return True
 
     def close(self) -> None:
@@ -144,17 +157,19 @@ class Residency:
             if entry.model is not None:
                 entry.model.close()
 
-    def _enter(self, name: str, size: Callable[[], int]) -> tuple[_Entry[Resident], bool, list[tuple[str, Resident]]]:
+    def _enter(
+        self, name: str, size: Callable[[], int], on: Callable[[], str | None]
+    ) -> tuple[_Entry[Resident], bool, list[tuple[str, Resident]]]:
         """The entry, held; whether the caller has to load it; models that were given up for it."""
         if (entry := self._hold(name)) is not None:
             return entry, False, []
-        bytes_ = size()
+        bytes_, base = size(), on()
         with self._lock:
             if (entry := self._entries.get(name)) is not None:  # another was faster
                 entry.users += 1
                 return entry, False, []
-            given_up = self._make_room(name, bytes_)
-            entry = self._entries[name] = _Entry(bytes_, users=1)
+            given_up = self._make_room(name, bytes_, base)
+            entry = self._entries[name] = _Entry(bytes_, base, users=1)
             return entry, True, given_up
 
     def _hold(self, name: str) -> _Entry[Resident] | None:
@@ -166,7 +181,7 @@ class Residency:
                 entry.users += 1
             return entry
 
-    def _make_room(self, name: str, size: int) -> list[tuple[str, Resident]]:
+    def _make_room(self, name: str, size: int, on: str | None) -> list[tuple[str, Resident]]:
         if not self._budget:
             return []
         if size > self._budget:
@@ -176,16 +191,29 @@ class Residency:
             )
         given_up: list[tuple[str, Resident]] = []
         room = self._budget - sum(entry.size for entry in self._entries.values())
-        idle = sorted((n for n, e in self._entries.items() if e.idle), key=lambda n: self._entries[n].used)
+        idle = sorted((n for n in self._entries if n != on and self._is_idle(n)), key=lambda n: self._entries[n].used)
         if room + sum(self._entries[n].size for n in idle) < size:
             raise Overloaded(f"the models in use leave no room for {name}; try again later")
         for other in idle:
             if room >= size:
                 break
-            entry = self._entries.pop(other)
-            room += entry.size
-            given_up.append((other, cast(Resident, entry.model)))
+            if other in self._entries:  # not given up with what it was built on
+                before = sum(entry.size for entry in self._entries.values())
+                given_up += self._give_up(other)
+                room += before - sum(entry.size for entry in self._entries.values())
         return given_up
+
+    def _is_idle(self, name: str) -> bool:
+        """Whether neither the model nor one that is built on it is in use."""
+        others = [other for other, entry in self._entries.items() if entry.on == name]
+        return self._entries[name].idle and all(map(self._is_idle, others))
+
+    def _give_up(self, name: str) -> list[tuple[str, Resident]]:
+        """Take out an idle model and first those that are built on it."""
+        given_up = []
+        for other in [other for other, entry in self._entries.items() if entry.on == name]:
+            given_up += self._give_up(other)
+        return [*given_up, (name, cast(Resident, self._entries.pop(name).model))]
 
     def _load(self, name: str, entry: _Entry[Resident], load: Callable[[], Resident]) -> None:
         started = self._clock()
@@ -216,11 +244,12 @@ class Residency:
         with self._lock:
             now = self._clock()
             limit = now - self._keep_alive_s
-            for entry in self._entries.values():
-                if not entry.idle:  # a long answer is use, though nobody holds the model for it
+            for name, entry in self._entries.items():
+                if not self._is_idle(name):  # a long answer is use, though nobody holds the model for it
                     entry.used = now
-            names = [name for name, entry in self._entries.items() if entry.idle and entry.used < limit]
-            given_up = [(name, self._entries.pop(name)) for name in names]
-        for name, entry in given_up:
-            cast(Resident, entry.model).close()
+            bases = {entry.on for entry in self._entries.values()}
+            names = [n for n, e in self._entries.items() if n not in bases and e.idle and e.used < limit]
+            given_up = [pair for name in names for pair in self._give_up(name)]
+        for name, model in given_up:
+            model.close()
             log.info("model unloaded", model=name, reason="idle")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders
 
 from backends.errors import BadRequest, CorruptModel
@@ -103,6 +105,19 @@ class TextTokenizer:
             encoding.truncate(max_tokens - around)
             rows.append(list(self._plain.post_process(encoding).ids))
         return rows
+
+    def spans(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """First character of each token of each text, and the one after its last: int32 [tokens, 2] per text.
+
+        Raises:
+            BadRequest: a text holds half of a surrogate pair.
+        """
+        encodings = self._plain.encode_batch([_characters(text) for text in texts], add_special_tokens=False)
+        return [np.array(encoding.offsets, np.int32).reshape(-1, 2) for encoding in encodings]
+
+    def room(self, max_tokens: int) -> int:
+        """What is left of `max_tokens` for a text beside the tokens that an encoder expects around it."""
+        return max_tokens - int(self._plain.num_special_tokens_to_add(is_pair=False))
 
     def encode_parts(self, text: str, max_tokens: int, overlap: int) -> list[list[int]]:
         """The ids of a text in pieces of at most `max_tokens`, each with the tokens that an encoder expects around it.

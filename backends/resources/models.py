@@ -79,6 +79,11 @@ class Models:
         provider, resource = self._running(context, model_id, "llm", where)
         return _generator(provider), resource.provider_resource_id
 
+    def stored_name(self, context: CallContext, model_id: str, *, where: str = "/model_id") -> tuple[str, str]:
+        """Provider and the provider's name of an LLM. Raises UnknownReference, BadRequest: it is an embedding model."""
+        provider, resource = self._running(context, model_id, "llm", where)
+        return provider.provider_id, resource.provider_resource_id
+
     def embedder(self, context: CallContext, model_id: str, *, where: str = "/model_id") -> EmbeddingModel:
         """What runs an embedding model.
 

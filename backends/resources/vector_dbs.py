@@ -115,8 +115,22 @@ class VectorDbs:
         Raises:
             Conflict: the db was replaced or removed meanwhile, and what was inserted went with its table.
         """
+        self._write(context, db, lambda: db.index.insert(context, db.table, chunks, vectors))
+
+    def replace(
+        self,
+        context: CallContext,
+        db: OpenVectorDb,
+        document_ids: Sequence[str],
+        chunks: Sequence[VectorChunk],
+        vectors: NDArray[np.float32],
+    ) -> None:
+        """As `VectorIndex.replace`, with the promise and the errors of `insert`."""
+        self._write(context, db, lambda: db.index.replace(context, db.table, document_ids, chunks, vectors))
+
+    def _write(self, context: CallContext, db: OpenVectorDb, write: Callable[[], None]) -> None:
         try:
-            db.index.insert(context, db.table, chunks, vectors)
+            write()
         except NotFound:
             retry_conflicts(lambda: self._keep(context, db))
             raise

@@ -112,3 +112,113 @@ metrics = sa.Table(
     sa.Index("ix_metrics_owner_metric", "owner", "metric"),
     sa.Index("ix_metrics_expires_at", "expires_at"),
 )
+
+# Agents. What a turn holds is one JSON value, for nothing asks for parts of it; steps are rows of their own because
+# they come one by one. Times as in telemetry.
+
+
+def _of(column: str, target: str) -> sa.ForeignKey:
+    return sa.ForeignKey(f"{target}.{column}", ondelete="CASCADE")
+
+
+agents = sa.Table(
+    "agents",
+    metadata,
+    sa.Column("seq", Sequence, sa.Identity(), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("agent_id", sa.Text, nullable=False),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.UniqueConstraint("agent_id"),
+)
+
+agent_sessions = sa.Table(
+    "agent_sessions",
+    metadata,
+    sa.Column("seq", Sequence, sa.Identity(), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("session_id", sa.Text, nullable=False),
+    sa.Column("agent_id", sa.Text, _of("agent_id", "agents"), nullable=False),
+    sa.Column("name", sa.JSON, nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, comment="null for a session that is kept"),
+    sa.Column("turn_id", sa.Text, comment="the turn that runs, as long as its lease does"),
+    sa.Column("lease_until", sa.BigInteger),
+    sa.UniqueConstraint("session_id"),
+    sa.Index("ix_agent_sessions_agent_id", "agent_id"),
+    sa.Index("ix_agent_sessions_expires_at", "expires_at"),
+    sa.Index("ix_agent_sessions_turn_id", "turn_id"),
+)
+
+agent_turns = sa.Table(
+    "agent_turns",
+    metadata,
+    sa.Column("seq", Sequence, sa.Identity(), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("turn_id", sa.Text, nullable=False),
+    sa.Column("session_id", sa.Text, _of("session_id", "agent_sessions"), nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("completed_at", sa.BigInteger, comment="null while it runs"),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.UniqueConstraint("turn_id"),
+    sa.Index("ix_agent_turns_session_id", "session_id"),
+)
+
+agent_steps = sa.Table(
+    "agent_steps",
+    metadata,
+    sa.Column("seq", Sequence, sa.Identity(), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("turn_id", sa.Text, _of("turn_id", "agent_turns"), nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Index("ix_agent_steps_turn_id", "turn_id"),
+)
+
+agent_files = sa.Table(
+    "agent_files",
+    metadata,
+    sa.Column("seq", Sequence, sa.Identity(), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("session_id", sa.Text, _of("session_id", "agent_sessions"), nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("mime_type", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("session_id", "purpose", "name"),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("seq", Sequence, sa.Identity(), primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("job_id", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("principal", sa.Text, nullable=False),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("claimant", sa.Text, comment="who works on it; null when nobody does"),
+    sa.Column("heartbeats", sa.BigInteger, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("progress", sa.JSON, nullable=False),
+    sa.Column("result", sa.JSON(none_as_null=True)),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("started_at", sa.DateTime(timezone=True)),
+    sa.Column("finished_at", sa.DateTime(timezone=True)),
+    sa.UniqueConstraint("kind", "owner", "job_id"),
+    sa.UniqueConstraint("claimant"),
+    sa.Index("ix_jobs_state", "state"),
+)
+
+job_parts = sa.Table(
+    "job_parts",
+    metadata,
+    sa.Column("job", Sequence, sa.ForeignKey("jobs.seq", ondelete="CASCADE"), nullable=False),
+    sa.Column("part", sa.Integer, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.PrimaryKeyConstraint("job", "part"),
+    comment="what a job has finished so far, for its next attempt and its result",
+)

@@ -18,6 +18,8 @@ from backends.inference import (
     GenerationEvent,
     ModelLimits,
     TextDelta,
+    TokenizeRequest,
+    TokenizeResult,
     ToolCallDelta,
 )
 from backends.ports import Embedder, TextGenerator
@@ -114,6 +116,9 @@ class TracedEmbedder:
             result = self._inner.embed(replace(context, traceparent=traceparent_of(span)), request)
             span.set_attribute(names.GEN_AI_USAGE_INPUT_TOKENS, result.tokens)
             return result
+
+    def tokenize(self, context: CallContext, request: TokenizeRequest) -> TokenizeResult:
+        return self._inner.tokenize(context, request)
 
     def limits(self, model: str) -> ModelLimits:
         return self._inner.limits(model)

@@ -99,6 +99,15 @@ class Tracing:
             span.end()
 
     @contextmanager
+    def within(self, span: Span) -> Iterator[None]:
+        """Make a span of `start` the current one for the length of the block, which does not end it."""
+        token = otel.attach(trace.set_span_in_context(span))
+        try:
+            yield
+        finally:
+            otel.detach(token)
+
+    @contextmanager
     def request(self, context: CallContext, name: str, attributes: Mapping[str, Value]) -> Iterator[Span]:
         """The first span of a request: it goes on with the caller's trace when there is one."""
         parent = otel.Context()

@@ -29,6 +29,7 @@ def test_an_open_stack_names_its_services_and_its_version(tmp_path: Path) -> Non
         "inference:memory:embedder",
         "inference:memory:classifier",
         "vector_io:memory:vectors",
+        "agents:memory:agents",
         "telemetry:memory:telemetry",
     }
     for service in stack.services().values():
@@ -83,7 +84,7 @@ def test_a_database_of_a_newer_release_stops_the_start(tmp_path: Path) -> None:
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.commit()
     connection.close()
-    with pytest.raises(Unavailable, match="revision 9999, this release knows revisions up to 0002"):
+    with pytest.raises(Unavailable, match="revision 9999, this release knows revisions up to 0004"):
         open_backends(settings_of(tmp_path))
 
 

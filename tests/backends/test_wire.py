@@ -24,6 +24,7 @@ from backends.inference import (
     Sampling,
     TextDelta,
     TextPrompt,
+    TokenizeRequest,
     ToolCallDelta,
 )
 from backends.memory.classifier import MemoryClassifier
@@ -165,6 +166,8 @@ def test_embedder_and_classifier_answer_the_same_through_the_loopback() -> None:
     request = EmbedRequest("m", ("a cat", "a dog"))
     inner = MemoryEmbedder({"m"})
     assert wire.LoopbackEmbedder(inner).embed(context, request) == inner.embed(context, request)
+    tokens = TokenizeRequest("m", ("a cat", ""))
+    assert wire.LoopbackEmbedder(inner).tokenize(context, tokens) == inner.tokenize(context, tokens)
     assert wire.LoopbackEmbedder(inner).limits("m") == inner.limits("m")
     with pytest.raises(errors.UnknownReference, match="x not found"):
         wire.LoopbackEmbedder(inner).limits("x")

@@ -18,11 +18,16 @@ from tests.servers import RunningServer, running
 
 VERSIONS = ("0.1.0", "0.1.1")
 JOURNEY = Path(__file__).parent / "journey.py"
-CHECKS = [
-    node.name
-    for node in ast.parse(JOURNEY.read_text()).body
-    if isinstance(node, ast.FunctionDef) and node.name != "main" and not node.name.startswith("_")
-]
+
+
+def checks_of(journey: Path) -> list[str]:
+    """The names of the checks of a journey."""
+    nodes = ast.parse(journey.read_text()).body
+    functions = [node.name for node in nodes if isinstance(node, ast.FunctionDef)]
+    return [name for name in functions if name != "main" and not name.startswith("_")]
+
+
+CHECKS = checks_of(JOURNEY)
 
 
 def client_python(version: str) -> Path:

@@ -6,6 +6,7 @@ Run against the real profile, where lengths are capped so that the whole set tak
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,10 @@ NEVER = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request. path, query: values by parameter name; body: JSON, None for no body."""
+    """One request. path, query: values by parameter name; body: JSON, None for no body.
+
+    A value `<agent_id>` stands for what the member `agent_id` of an earlier answer was; see `learnt`.
+    """
 
     operation: str
     path: dict[str, str] = field(default_factory=dict)
@@ -31,10 +35,19 @@ class Case:
     def method(self) -> str:
         return OPERATIONS[self.operation].method
 
-    @property
-    def url(self) -> str:
+    def url(self, known: Mapping[str, str]) -> str:
         """The path with its parameters in it, raw as the official client writes them."""
-        return OPERATIONS[self.operation].path.format(**self.path)
+        path = {name: known.get(value, value) for name, value in self.path.items()}
+        return OPERATIONS[self.operation].path.format(**path)
+
+
+def learnt(answer: Any) -> dict[str, str]:
+    """What later cases may ask for: the ids that the server made, `<agent_id>` and the like."""
+    if not isinstance(answer, dict):
+        return {}
+    found = {f"<{name}>": answer[name] for name in ("agent_id", "session_id", "turn_id") if name in answer}
+    steps = answer.get("steps") or [{}]
+    return found | ({"<step_id>": steps[0]["step_id"]} if "step_id" in steps[0] else {})
 
 
 def _chat(**more: Any) -> dict[str, Any]:
@@ -52,8 +65,8 @@ AGENT = {
     "max_infer_iters": 1,
     "sampling_params": GREEDY,
 }
-SESSION = {"agent_id": NEVER, "session_id": NEVER}
-TURN = {**SESSION, "turn_id": NEVER}
+SESSION = {"agent_id": "<agent_id>", "session_id": "<session_id>"}
+TURN = {**SESSION, "turn_id": "<turn_id>"}
 TRAINING = {
     "n_epochs": 1,
     "max_steps_per_epoch": 1,
@@ -100,6 +113,15 @@ CASES = [
         },
     ),
     Case("query_chunks", body={"vector_db_id": "contract/db", "query": "spring flood", "params": {"max_chunks": 1}}),
+    Case(
+        "rag_insert",
+        body={
+            "documents": [{"document_id": "d", "content": "text", "metadata": {}}],
+            "vector_db_id": "contract/db",
+            "chunk_size_in_tokens": 64,
+        },
+    ),
+    Case("rag_query", body={"content": "text", "vector_db_ids": ["contract/db"]}),
     Case("unregister_vector_db", {"vector_db_id": "contract/db"}),
     Case("register_shield", body={"shield_id": "contract/shield"}),
     Case("list_shields"),
@@ -156,31 +178,23 @@ CASES = [
     Case("retrieve_eval_job_result", {"task_id": "contract::task", "job_id": NEVER}),
     Case("cancel_eval_job", {"task_id": "contract::task", "job_id": NEVER}),
     Case("unregister_dataset", {"dataset_id": "contract::data"}),
-    Case("register_tool_group", body={"toolgroup_id": "contract::tools", "provider_id": "tools"}),
+    Case("register_tool_group", body={"toolgroup_id": "contract::tools", "provider_id": "rag-runtime"}),
     Case("list_tool_groups"),
     Case("get_tool_group", {"toolgroup_id": "contract::tools"}),
     Case("list_tools"),
-    Case("get_tool", {"tool_name": "contract_tool"}),
+    Case("get_tool", {"tool_name": "query_from_memory"}),
     Case("list_runtime_tools", query={"tool_group_id": "contract::tools"}),
     Case("invoke_tool", body={"tool_name": "contract_tool", "kwargs": {}}),
-    Case(
-        "rag_insert",
-        body={
-            "documents": [{"document_id": "d", "content": "text", "metadata": {}}],
-            "vector_db_id": "contract/db",
-            "chunk_size_in_tokens": 64,
-        },
-    ),
-    Case("rag_query", body={"content": "text", "vector_db_ids": ["contract/db"]}),
     Case("unregister_tool_group", {"toolgroup_id": "contract::tools"}),
     Case("create_agent", body={"agent_config": AGENT}),
-    Case("create_session", {"agent_id": NEVER}, body={"session_name": "s"}),
+    Case("create_session", {"agent_id": "<agent_id>"}, body={"session_name": "s"}),
+    Case("create_turn", SESSION, body={"messages": [USER], "stream": True}),
     Case("create_turn", SESSION, body={"messages": [USER], "stream": False}),
     Case("retrieve_session", SESSION),
     Case("retrieve_turn", TURN),
-    Case("retrieve_step", {**TURN, "step_id": NEVER}),
+    Case("retrieve_step", {**TURN, "step_id": "<step_id>"}),
     Case("delete_session", SESSION),
-    Case("delete_agent", {"agent_id": NEVER}),
+    Case("delete_agent", {"agent_id": "<agent_id>"}),
     Case(
         "log_event",
         body={

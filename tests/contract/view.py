@@ -37,8 +37,10 @@ QUERY_TEXT = {"type": "string", "pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*
 
 PROVIDER = {"enum": ["memory"]}
 VECTOR_DB, TOOL_GROUP, TOOL, SHIELD = "contract/db", "builtin::memory", "echo", "contract/shield"
+SCORING_FUNCTION = "contract/equality"
 NULL = {"type": "null"}
 EMPTY = {"type": "array", "maxItems": 0}
+TOOL_GROUPS = {"type": "array", "items": {"enum": [TOOL_GROUP]}}
 
 # What there is on the in-memory profile: names that are registered, what its models can do. All else is refused, which
 # the published contract cannot say.
@@ -50,11 +52,18 @@ THERE_IS: dict[str, dict[str, Any]] = {
         "tool_choice": {"enum": ["auto"]},  # without tools none can be required
     },
     "CompletionRequest": {"model_id": {"enum": [LLM]}, "response_format": NULL},
-    "BatchChatCompletionRequest": {"model": {"enum": [LLM]}, "tools": EMPTY, "tool_choice": {"enum": ["auto"]}},
-    "BatchCompletionRequest": {"model": {"enum": [LLM]}},
+    "BatchChatCompletionRequest": {
+        "model": {"enum": [LLM]},
+        "response_format": NULL,
+        "tools": EMPTY,
+        "tool_choice": {"enum": ["auto"]},
+    },
+    "BatchCompletionRequest": {"model": {"enum": [LLM]}, "response_format": NULL},
     "EmbeddingsRequest": {"model_id": {"enum": [EMBEDDER]}},
     "InsertChunksRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
     "QueryChunksRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
+    "InsertRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
+    "QueryRequest": {"vector_db_ids": {"type": "array", "items": {"enum": [VECTOR_DB]}}},
     "RegisterModelRequest": {"model_id": NEW_ID, "provider_model_id": NEW_ID, "provider_id": PROVIDER},
     "RegisterVectorDbRequest": {
         "vector_db_id": NEW_ID,
@@ -74,7 +83,38 @@ THERE_IS: dict[str, dict[str, Any]] = {
         "provider_scoring_fn_id": NEW_ID,
         "provider_id": PROVIDER,
     },
+    "ScoreRequest": {
+        "input_rows": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "object", "required": ["expected_answer", "generated_answer"]},
+        },
+        "scoring_functions": {
+            "type": "object",
+            "properties": {SCORING_FUNCTION: NULL},
+            "required": [SCORING_FUNCTION],
+            "additionalProperties": False,
+        },
+    },
+    "SyntheticDataGenerateRequest": {
+        "dialogs": {"type": "array", "items": {"$ref": f"{PREFIX}{ACCEPTED}UserMessage"}, "minItems": 1},
+        "model": {"enum": [LLM]},
+    },
     "RegisterEvalTaskRequest": {"eval_task_id": NEW_ID, "provider_eval_task_id": NEW_ID, "provider_id": PROVIDER},
+    "AgentConfig": {
+        "model": {"enum": [LLM]},
+        "input_shields": {"type": "array", "items": {"enum": [SHIELD]}},
+        "output_shields": {"type": "array", "items": {"enum": [SHIELD]}},
+        "toolgroups": TOOL_GROUPS,
+        "client_tools": EMPTY,
+        "tool_choice": {"enum": ["auto"]},
+        "response_format": NULL,
+    },
+    "CreateAgentTurnRequest": {
+        "messages": {"type": "array", "items": {"$ref": f"{PREFIX}{ACCEPTED}UserMessage"}, "minItems": 1},
+        "documents": {"type": "array", "items": {"enum": [{"content": "A river.", "mime_type": "text/plain"}]}},
+        "toolgroups": TOOL_GROUPS,
+    },
     "RegisterToolGroupRequest": {
         "toolgroup_id": {"enum": [TOOL_GROUP]},
         "provider_id": PROVIDER,

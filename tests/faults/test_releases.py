@@ -20,6 +20,7 @@ from tests.servers import PROFILES, free_port, running
 
 STATES = Path(__file__).parent / "states"
 NEWER = "9999_of_the_future"
+OLD_AGENT, OLD_SESSION = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 
 
 def restore(data: Path, revision: str) -> Path:
@@ -52,6 +53,10 @@ def test_a_server_serves_what_an_older_release_left(tmp_path: Path, revision: st
             "/v1/toolgroups": "builtin::memory",
         }.items():
             assert identifier in [entry["identifier"] for entry in ask(server, "GET", path).json["data"]]
+        if revision >= "0003":
+            session = ask(server, "GET", f"/v1/agents/{OLD_AGENT}/session/{OLD_SESSION}").json
+            assert session["session_name"] == "old-session"
+            assert session["turns"][0]["steps"][0]["model_response"]["content"] == "Hello"
     after = onnxstack("db", "check", directory=tmp_path)
     assert after.returncode == 0, after.stderr
 

@@ -54,7 +54,7 @@ def as_(name: str, server: RunningServer, method: str, path: str, body: object =
 def test_no_operation_and_no_page_answers_without_a_key(locked: RunningServer, how: str) -> None:
     headers, query = REFUSED[how]
     assert {case.operation for case in CASES} == set(OPERATIONS)
-    requests = [(case.method, case.url, case.body) for case in CASES] + [("GET", page, None) for page in PAGES]
+    requests = [(case.method, case.url({}), case.body) for case in CASES] + [("GET", page, None) for page in PAGES]
     answers = [ask(locked, method, path + query, body, headers) for method, path, body in requests]
     for (method, path, _), answer in zip(requests, answers, strict=True):
         assert answer.status == 401, f"{method} {path}: {answer.status}"
@@ -65,7 +65,7 @@ def test_no_operation_and_no_page_answers_without_a_key(locked: RunningServer, h
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.operation}-{number}" for number, case in enumerate(CASES)])
 def test_each_operation_answers_with_a_key(locked: RunningServer, case: Case) -> None:
-    answer = as_("alice", locked, case.method, case.url, case.body)
+    answer = as_("alice", locked, case.method, case.url({}), case.body)
     assert answer.status not in (401, 403)
     assert answer.status < 500 or answer.status == 501
 
@@ -149,6 +149,31 @@ def test_what_one_key_stored_another_can_not_use(locked: RunningServer) -> None:
     mine = {**chat("hello", max_tokens=4), "model_id": "private-model"}
     assert as_("alice", locked, "POST", CHAT, mine).status == 200
     assert_problem(as_("bob", locked, "POST", CHAT, mine), 400, 404)
+
+
+def test_agents_sessions_and_turns_of_one_key_are_not_there_for_another(locked: RunningServer) -> None:
+    config = {"model": LLM, "instructions": "", "enable_session_persistence": True}
+    agent = f"/v1/agents/{as_('alice', locked, 'POST', '/v1/agents', {'agent_config': config}).json['agent_id']}"
+    named = {"session_name": "private"}
+    session = f"{agent}/session/{as_('alice', locked, 'POST', f'{agent}/session', named).json['session_id']}"
+    say = {"messages": [{"role": "user", "content": "Hello"}]}
+    turn = as_("alice", locked, "POST", f"{session}/turn", say).json
+    read = f"{session}/turn/{turn['turn_id']}"
+    for method, path, body in (
+        ("POST", f"{agent}/session", named),
+        ("GET", session, None),
+        ("POST", f"{session}/turn", say),
+        ("POST", f"{session}/turn", {**say, "stream": True}),
+        ("GET", read, None),
+        ("GET", f"{read}/step/{turn['steps'][0]['step_id']}", None),
+        ("DELETE", session, None),
+        ("DELETE", agent, None),
+    ):
+        refused = as_("bob", locked, method, path, body)
+        assert_problem(refused, 404)
+        # As for what never was: only the id differs.
+        assert refused.json["detail"].startswith("agent_id: agent '")
+    assert as_("alice", locked, "GET", read).json == turn
 
 
 def test_what_all_share_nobody_removes(locked: RunningServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 from backends.models.store import ModelStore
 from tests.backends.engine.running import EngineProcess, engine_process
 from tests.backends.models.conftest import write_tiny_bert
-from tests.backends.onnx.convert import tiny
+from tests.backends.onnx.convert import architectures, tiny
+from tests.backends.onnx.convert.adapters import factors, peft_config, write_peft
 from tests.faults.conftest import real_models
 from tests.faults.wire import CHAT, COMPLETION, LLM, EventStream, ask, chat, endless
 from tests.server.processes import until
@@ -146,6 +148,15 @@ def test_show_tells_a_person_what_a_token_takes(tiny_store: ModelStore, tmp_path
     assert per_token is not None
     assert f'"kv_bytes_per_token": {per_token}' in shown.stdout
     assert f"KV cache: {per_token:,} bytes per token of each sequence" in shown.stderr
+    small = onnxstack(
+        "models",
+        "show",
+        "llama",
+        directory=tmp_path,
+        ONNXSTACK_MODELS_DIR=str(tiny_store.root),
+        ONNXSTACK_ENGINE__KV_BITS="8",
+    )
+    assert f"KV cache: {per_token // 4:,} bytes per token of each sequence" in small.stderr
     encoder = onnxstack("models", "show", "words", directory=tmp_path, ONNXSTACK_MODELS_DIR=str(tiny_store.root))
     assert encoder.stderr == ""
 
@@ -158,3 +169,26 @@ def test_a_model_that_was_removed_from_the_store_can_still_be_unloaded(tmp_path:
         assert list(loaded(engine)) == ["llama"]
         assert models(engine, "unload", "llama").returncode == 0
         assert loaded(engine) == {}
+
+
+def test_an_adapter_is_pulled_loaded_and_removed_beside_its_base(tmp_path: Path) -> None:
+    config = architectures.CONFIGS["llama"]
+    store = ModelStore(tmp_path / "store", catalog={})
+    store.pull(str(architectures.write_folder(tmp_path / "tiny", config)))
+    folder = write_peft(tmp_path / "mine", factors(config, 4, 0), peft_config(4, base="elsewhere/tiny"))
+    environment = {"ONNXSTACK_MODELS_DIR": str(store.root)}
+    without = onnxstack("models", "pull", str(folder), directory=tmp_path, **environment)
+    assert (without.returncode, "elsewhere/tiny" in without.stderr) == (2, True)
+    pulled = onnxstack("models", "pull", str(folder), "--base", "tiny", directory=tmp_path, **environment)
+    assert pulled.returncode == 0, pulled.stderr
+    assert "mine: int8" in pulled.stdout
+    shown = onnxstack("models", "show", "mine", directory=tmp_path, **environment)
+    assert json.loads(shown.stdout)["base"]["name"] == "tiny"
+    with engine_process(tmp_path, store.root) as engine:
+        done = models(engine, "load", "mine")
+        assert done.returncode == 0, done.stderr
+        assert loaded(engine).keys() == {"tiny", "mine"}
+    refused = onnxstack("models", "rm", "tiny", directory=tmp_path, **environment)
+    assert (refused.returncode, "is the base of mine" in refused.stderr) == (1, True)
+    for name in ("mine", "tiny"):
+        assert onnxstack("models", "rm", name, directory=tmp_path, **environment).returncode == 0

@@ -52,6 +52,7 @@ __all__ = [
     "convert_decoder",
     "convert_encoder",
     "convert_ngram_classifier",
+    "convert_trained",
     "import_encoder",
     "import_genai",
 ]
@@ -97,10 +98,30 @@ def convert_decoder(
         decoder, files = GgufDecoder(gguf), chat_files.from_gguf(gguf)
     else:
         raise CorruptModel(source.name, "is missing")
+    _write_decoder(source.name, decoder, files, target, precision, report)
+
+
+def convert_trained(base: Path, decoder: DecoderSource, target: Path, *, precision: Precision) -> None:
+    """Write new weights of the model in the directory `base` as the model directory `target`.
+
+    Tokenizer, chat template and the tokens that end an answer are those of `base`; the graph is as `convert_decoder`
+    makes it. An existing `target` is replaced. Raises CorruptModel: `base` contradicts itself.
+    """
+    _write_decoder(base.name, decoder, chat_files.from_model(base), target, precision, _silent)
+
+
+def _write_decoder(
+    name: str,
+    decoder: DecoderSource,
+    files: chat_files.ChatFiles,
+    target: Path,
+    precision: Precision,
+    report: Progress,
+) -> None:
     shape = decoder.shape
     if files.tokenizer.get_vocab_size() > shape.vocab:
         reason = f"has {files.tokenizer.get_vocab_size()} tokens, the embedding only {shape.vocab} rows"
-        raise CorruptModel(source.name, f"its tokenizer {reason}")
+        raise CorruptModel(name, f"its tokenizer {reason}")
     half = precision == "fp16"
     with published(target) as directory:
         with GraphBuilder(directory / MODEL_FILE, directory / DATA_FILE) as builder:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from backends.errors import CorruptModel
-from backends.onnx.config import TOKENIZER_FILE, SamplingDefaults
+from backends.onnx.config import CHAT_TEMPLATE_FILE, TOKENIZER_FILE, DecoderConfig, SamplingDefaults, read_model_config
 from backends.onnx.convert.folder import ModelFolder
 from backends.onnx.convert.gguf_file import GgufFile
 from backends.onnx.convert.gguf_tokenizer import LLAMA3_NAMES, SENTENCEPIECE, build_tokenizer
@@ -53,6 +54,23 @@ def from_gguf(file: GgufFile) -> ChatFiles:
         add_bos=add_bos and bos is not None,
         pad_token_id=token("padding"),
         sampling=SamplingDefaults(),
+    )
+
+
+def from_model(directory: Path) -> ChatFiles:
+    """Read them from a model directory of ours. Raises CorruptModel."""
+    config = read_model_config(directory)
+    if not isinstance(config, DecoderConfig):
+        raise CorruptModel(directory.name, "is no decoder")
+    template = directory / CHAT_TEMPLATE_FILE
+    return ChatFiles(
+        tokenizer=Tokenizer.from_file(str(directory / TOKENIZER_FILE)),
+        template=template.read_text("utf-8") if template.is_file() else None,
+        eos_token_ids=config.eos_token_ids,
+        bos_token_id=config.bos_token_id,
+        add_bos=config.add_bos,
+        pad_token_id=config.pad_token_id,
+        sampling=config.sampling,
     )
 
 

@@ -60,22 +60,22 @@ class HuggingFaceDecoder:
         found = self._weights.shapes
         self.shape = shape = _shape(config, found)
         shape.check(CONFIG)
-        expected = {_tensor(name): size for name, size in shape.weights().items()}
+        expected = {tensor_name(name): size for name, size in shape.weights().items()}
         # Old checkpoints carry the rotary frequencies, which follow from the configuration; tied ones may have a head.
         ignored = {name for name in found if name.endswith("rotary_emb.inv_freq")}
         if shape.tied:
-            ignored.add(_tensor("head"))
+            ignored.add(tensor_name("head"))
         check_weights(CONFIG, shape.architecture, expected, found, frozenset(ignored))
 
     def matrix(self, name: str) -> Float32:
         stored, rows = self.shape.place(name)
-        return self._weights.weight(_tensor(stored))[rows]
+        return self._weights.weight(tensor_name(stored))[rows]
 
     def vector(self, name: str) -> Float32:
-        return self._weights.weight(_tensor(name))
+        return self._weights.weight(tensor_name(name))
 
 
-def _tensor(name: str) -> str:
+def tensor_name(name: str) -> str:
     """Hugging Face's name of our weight `name`."""
     layer, dot, kind = name.rpartition(".")
     if not dot:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +34,13 @@ class Llama3Scaling:
 @dataclass(frozen=True, slots=True)
 class Rope:
     """base: theta of the paper. linear: positions are divided by it. divisors: one per wave, divides its frequency,
-    float32 [width / 2] (GGUF stores the llama3 rule this way, LongRoPE is given this way). magnitude: what LongRoPE
+    [width / 2] (GGUF stores the llama3 rule this way, LongRoPE is given this way). magnitude: what LongRoPE
     multiplies rotated queries and keys by."""
 
     base: float
     linear: float = 1.0
     llama3: Llama3Scaling | None = None
-    divisors: Float32 | None = None
+    divisors: NDArray[np.floating[Any]] | None = None
     magnitude: float = 1.0
 
     def frequencies(self, width: int) -> NDArray[np.float64]:

@@ -32,7 +32,9 @@ class ToolCallParser(Protocol):
 
 
 class _Words(Protocol):
-    def chat(self, messages: Sequence[Message], signatures: Sequence[Signature], choice: ToolChoice) -> ChatInput: ...
+    def chat(
+        self, messages: Sequence[Message], signatures: Sequence[Signature], choice: ToolChoice, *, formatted: bool
+    ) -> ChatInput: ...
 
 
 class ToolFormat:
@@ -48,14 +50,22 @@ class ToolFormat:
         self.name = dialect.name
         self.visible_tokens = dialect.visible_tokens
 
-    def render(self, messages: Sequence[Message], tools: Sequence[ToolDefinition], choice: ToolChoice) -> ChatInput:
-        """The conversation for the chat template.
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolDefinition],
+        choice: ToolChoice,
+        *,
+        formatted: bool = False,
+    ) -> ChatInput:
+        """The conversation for the chat template. formatted: an answer without a call has a form of its own.
 
         Raises:
             BadRequest: a tool cannot be called, or a call is required and there is no tool. Unsupported: a tool that
             this format cannot write, an image in a message. `where` is the JSON pointer.
         """
-        return self._words.chat(messages, self._signatures(tools, required=choice == "required"), choice)
+        signatures = self._signatures(tools, required=choice == "required")
+        return self._words.chat(messages, signatures, choice, formatted=formatted)
 
     def grammar(self, tools: Sequence[ToolDefinition], *, required: bool) -> str:
         """Lark for llguidance over the whole answer: text without a call, or text that ends in one or more well-formed

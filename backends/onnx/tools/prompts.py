@@ -40,7 +40,9 @@ class OwnWords:
         self._dialect = dialect
         self._takes_results = takes_results
 
-    def chat(self, messages: Sequence[Message], signatures: Sequence[Signature], choice: ToolChoice) -> ChatInput:
+    def chat(
+        self, messages: Sequence[Message], signatures: Sequence[Signature], choice: ToolChoice, *, formatted: bool
+    ) -> ChatInput:
         entries: list[Entry] = []
         after_result = False
         for entry in template_messages(messages):
@@ -58,11 +60,14 @@ class OwnWords:
                 entries.append(entry)
             after_result = is_result
         if signatures:
-            self._add_instructions(entries, signatures, choice)
+            self._add_instructions(entries, signatures, choice, formatted)
         return ChatInput(entries)
 
-    def _add_instructions(self, entries: list[Entry], signatures: Sequence[Signature], choice: ToolChoice) -> None:
-        when = "You must call a function." if choice == "required" else "If no function helps, answer in plain text."
+    def _add_instructions(
+        self, entries: list[Entry], signatures: Sequence[Signature], choice: ToolChoice, formatted: bool
+    ) -> None:
+        form = "the form that is asked for" if formatted else "plain text"
+        when = "You must call a function." if choice == "required" else f"If no function helps, answer in {form}."
         segments = [*self._dialect.instructions(signatures), PromptSegment(f"\n\n{when}")]
         if entries and entries[0]["role"] == "system":
             segments.append(PromptSegment(f"\n\n{entries[0]['content']}"))
@@ -85,7 +90,9 @@ class TemplateWords:
         self._takes_builtin_tools = takes_builtin_tools
         self._one_call_each = one_call_each
 
-    def chat(self, messages: Sequence[Message], signatures: Sequence[Signature], choice: ToolChoice) -> ChatInput:
+    def chat(
+        self, messages: Sequence[Message], signatures: Sequence[Signature], choice: ToolChoice, *, formatted: bool
+    ) -> ChatInput:
         entries = template_messages(messages)
         if self._one_call_each:
             entries = _one_by_one(entries)

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from backends.config import OutboundSettings
 from backends.context import CallContext
 from backends.errors import Forbidden
+from backends.net import Fetched, Outbound
+
+OUTBOUND = Outbound(OutboundSettings())
 
 HTML_PAGE = b"""<!doctype html><html><head><title>Rivers</title><style>p {color: red}</style>
 <script>alert("script in head")</script></head><body><h1>Long rivers</h1>
@@ -49,25 +53,23 @@ def pdf_of(objects: list[bytes]) -> bytes:
     return b"".join(parts) + head + table + trailer
 
 
-@dataclass(frozen=True)
-class Page:
-    data: bytes
-    mime_type: str
-    url: str
-
-
 @dataclass
 class Shelf:
-    """What URLs hold; any other URL is forbidden. asked: with which limits they were asked for."""
+    """What URLs hold; any other URL is forbidden, except one that holds its data itself.
+
+    asked: with which limits they were asked for.
+    """
 
     pages: Mapping[str, tuple[bytes, str]]
     asked: list[int | None] = field(default_factory=list)
 
-    def fetch(self, context: CallContext, url: str, *, where: str, max_bytes: int | None = None) -> Page:
+    def fetch(self, context: CallContext, url: str, *, where: str, max_bytes: int | None = None) -> Fetched:
+        if url.startswith("data:"):
+            return OUTBOUND.fetch(context, url, where=where, max_bytes=max_bytes)
         self.asked.append(max_bytes)
         if url not in self.pages:
             raise Forbidden("outbound.allow does not list the host", where=where)
-        return Page(*self.pages[url], url)
+        return Fetched(*self.pages[url], url)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from backends.engine.remote import (
 from backends.engine.server import EngineServer
 from backends.errors import Cancelled, DeadlineExceeded, Misconfigured, StackError, Unavailable, UnknownReference
 from backends.generation import collect
-from backends.inference import ClassifyRequest, EmbedRequest, GenerateRequest, TextDelta, TextPrompt
+from backends.inference import ClassifyRequest, EmbedRequest, GenerateRequest, TextDelta, TextPrompt, TokenizeRequest
 from backends.memory.classifier import MemoryClassifier
 from backends.memory.embedder import MemoryEmbedder
 from backends.memory.generator import MemoryTextGenerator, echo
@@ -99,6 +99,8 @@ def test_all_ports_answer_as_their_in_process_forms(connection: EngineConnection
     texts, guarded = EmbedRequest("words", ("a cat", "a dog")), ClassifyRequest("guard", ("a bomb", "a cat"))
     embedder, classifier = RemoteEmbedder(connection), RemoteClassifier(connection)
     assert embedder.embed(context, texts) == MemoryEmbedder().embed(context, texts)
+    tokens = TokenizeRequest("words", ("a cat", ""))
+    assert embedder.tokenize(context, tokens) == MemoryEmbedder().tokenize(context, tokens)
     assert embedder.limits("words") == MemoryEmbedder().limits("words")
     assert classifier.classify(context, guarded) == MemoryClassifier().classify(context, guarded)
     for port in (RemoteTextGenerator(connection), embedder, classifier):

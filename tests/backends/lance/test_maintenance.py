@@ -18,7 +18,7 @@ from backends.errors import NotFound
 from backends.lance.database import LanceDatabase
 from backends.lance.lease import MaintenanceLease
 from backends.lance.maintenance import Maintainer, Step, TableState, next_step
-from backends.lance.vectors import LanceVectorIndex
+from backends.lance.vectors import LanceVectorIndex, chunk_table
 from backends.ports import VectorChunk
 from tests.backends.lance.vector_suite import START, Clock, T, chunk, units
 
@@ -46,7 +46,7 @@ class Parts:
         self.seconds = 0.0
         settings = VectorSettings(index_rows=index_rows)
         self.index = LanceVectorIndex(str(directory), settings, clock=self.clock, background=False)
-        self.database = LanceDatabase(str(directory))
+        self.database = LanceDatabase(str(directory), chunk_table)
         self.maintainer = Maintainer(
             self.database,
             settings,
@@ -119,7 +119,7 @@ def test_an_indexed_table_finds_99_of_100_nearest_chunks_and_its_new_rows(
 def test_a_small_table_gets_no_index(parts: Parts, context: CallContext) -> None:
     parts.index.insert(context, T, chunks(0, 255), units(255))
     assert parts.maintainer.maintain(T) == []
-    assert parts.state() == TableState(255, 1)
+    assert parts.state() == TableState(255, 1, text_unindexed=255)
 
 
 def test_many_small_inserts_become_one_fragment(parts: Parts, context: CallContext) -> None:
@@ -210,10 +210,10 @@ def test_old_versions_are_removed_after_their_time(parts: Parts, context: CallCo
     for number in range(10):
         parts.index.insert(context, T, chunks(number, 1), units(1, seed=number))
     parts.maintainer.maintain(T)
-    assert parts.versions() == 11
+    assert parts.versions() == 12
     parts.seconds += 1
     parts.maintainer.maintain(T)
-    assert parts.versions() == 1
+    assert parts.versions() <= 3, "the one that was renewed, and those in which the index took its tail"
     assert parts.index.count(context, T) == 10
 
 
@@ -280,7 +280,7 @@ def test_the_thread_finds_what_needs_an_index_and_stops(tmp_path: Path, context:
     index.create(context, T, 8)
     index.insert(context, T, chunks(0, 300), units(300))
     deadline = time.monotonic() + DEADLINE_S
-    database = LanceDatabase(str(tmp_path))
+    database = LanceDatabase(str(tmp_path), chunk_table)
     indexed = threading.Event()
     while not indexed.wait(0.02) and time.monotonic() < deadline:
         if database.run(T, lambda table: table.state()).indexed:

@@ -369,3 +369,54 @@ class VectorIndexSuite:
         with pytest.raises(Cancelled):
             index.insert(CallContext("gone", cancellation=token), T, [chunk()], units(1))
         assert index.count(CallContext("here"), T) == 0
+
+    def test_documents_are_replaced_by_their_literal_ids_and_the_others_stay(
+        self, index: VectorIndex, context: CallContext
+    ) -> None:
+        hostile = ["x' OR 1=1 --", "\\'", "\\", 'a"b', "%", "_", "", "d\u00e9j\u00e0", "x"]
+        index.insert(context, T, [chunk(f"old {name}", document_id=name) for name in hostile], units(len(hostile)))
+        for number, name in enumerate(hostile):
+            fresh = [chunk(f"new {name} {part}", document_id=name) for part in range(30)]
+            index.replace(context, T, [name], fresh, units(30, seed=number))
+            assert index.count(context, T) == len(hostile) + 29 * (number + 1)
+        index.replace(context, T, hostile[:2], [], units(0))
+        kept = {f"new {name} {part}" for name in hostile[2:] for part in range(30)}
+        assert set(contents(index, context, units(1)[0], 1000)) == kept
+        index.replace(context, T, ["nobody"], [], units(0))
+        with pytest.raises(BadRequest, match="none of the documents"):
+            index.replace(context, T, ["a"], [chunk(document_id="b")], units(1))
+
+    def test_writers_of_one_document_leave_one_whole_version(self, index: VectorIndex, context: CallContext) -> None:
+        def write(number: int) -> None:
+            index.replace(context, T, ["d"], [chunk(number, document_id="d")] * 5, units(5, seed=number))
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        seen = []
+        while any(thread.is_alive() for thread in threads):
+            seen.append(contents(index, context, units(1)[0], 100))
+        for thread in threads:
+            thread.join()
+        for found in [*filter(None, seen), contents(index, context, units(1)[0], 100)]:
+            assert len(found) == 5
+            assert len(set(found)) == 1
+
+    def test_words_are_found_best_first_whatever_they_are_made_of(
+        self, index: VectorIndex, context: CallContext, clock: Clock
+    ) -> None:
+        texts = ["the river rises", "a river, a river", "bread and salt", "code X-99"]
+        index.insert(context, T, [chunk(text) for text in texts], units(4))
+        index.insert(context, T, [chunk("old river", expires_at=START)], units(1))
+        hits = index.match(context, T, "River?", max_chunks=10)
+        assert sorted(hit.chunk.content for hit in hits) == ["a river, a river", "the river rises"]
+        assert all(hit.score > 0 for hit in hits)
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        assert len(index.match(context, T, "river", max_chunks=1)) == 1
+        assert [hit.chunk.content for hit in index.match(context, T, "99", max_chunks=1)] == ["code X-99"]
+        for odd in ("", "?!", "zebra", "\0", "') OR 1=1 --", 'NOT "', "+- *", "word " * 5000):
+            assert index.match(context, T, odd, max_chunks=3) == []
+        with pytest.raises(BadRequest):
+            index.match(context, T, "\ud800", max_chunks=3)
+        with pytest.raises(NotFound):
+            index.match(context, "nowhere", "x", max_chunks=3)

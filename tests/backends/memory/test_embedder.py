@@ -7,7 +7,7 @@ import pytest
 
 from backends.context import CallContext
 from backends.errors import UnknownReference
-from backends.inference import EmbedRequest, ModelLimits
+from backends.inference import EmbedRequest, ModelLimits, TokenizeRequest
 from backends.memory.embedder import MemoryEmbedder
 
 
@@ -44,3 +44,11 @@ def test_an_unknown_model_is_named(context: CallContext) -> None:
     for call in (lambda: embedder.limits("x"), lambda: embedder.embed(context, EmbedRequest("x", ()))):
         with pytest.raises(UnknownReference, match="model x not found; known: m"):
             call()
+
+
+def test_tokens_are_words(context: CallContext) -> None:
+    result = MemoryEmbedder({"m"}).tokenize(context, TokenizeRequest("m", ("a  cat\n", "")))
+    assert [spans.tolist() for spans in result.spans()] == [[[0, 1], [3, 6]], []]
+    assert (result.counts(), result.room) == ([2, 0], 256)
+    with pytest.raises(UnknownReference, match="x not found"):
+        MemoryEmbedder({"m"}).tokenize(context, TokenizeRequest("x", ()))

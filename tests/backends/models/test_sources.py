@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from backends.errors import BadRequest, CorruptModel
+from backends.errors import BadRequest, CorruptModel, Unsupported
 from backends.models.catalog import CATALOG, DEFAULT_EMBEDDING_MODEL, DEFAULT_GUARD_MODEL, DEFAULT_LLM
 from backends.models.sources import resolve
 
@@ -112,3 +112,26 @@ def test_a_folder_with_a_broken_config_is_corrupt(tiny_bert: Path, config: str) 
     (tiny_bert / "config.json").write_bytes(config.encode("latin-1"))
     with pytest.raises(CorruptModel, match=r"config\.json"):
         resolve(str(tiny_bert), CATALOG)
+
+
+@pytest.mark.parametrize("graph", ["model.onnx", "decoder_model_merged.onnx", "onnx/model_quantized.onnx"])
+def test_a_decoder_that_optimum_exported_is_refused_by_name_with_what_to_pull_instead(
+    tmp_path: Path, graph: str
+) -> None:
+    folder = tmp_path / "smol-onnx"
+    (folder / graph).parent.mkdir(parents=True)
+    (folder / graph).write_bytes(b"a graph")
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Unsupported, match="smol-onnx holds a language model as optimum exports it") as refusal:
+        resolve(str(folder), CATALOG)
+    assert all(way in str(refusal.value) for way in ("hf:org/name", "safetensors", "GGUF", "model builder"))
+
+
+@pytest.mark.parametrize("graph", ["model.onnx", "onnx/model.onnx"])
+def test_graphs_beside_the_weights_that_they_were_made_of_do_not_matter(tmp_path: Path, graph: str) -> None:
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / graph).write_bytes(b"a graph")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    assert resolve(str(tmp_path), CATALOG).kind == "llm"

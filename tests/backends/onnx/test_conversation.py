@@ -42,7 +42,7 @@ def language(smollm2_dir: Path) -> Language:
 def test_a_conversation_becomes_the_models_prompt(language: Language) -> None:
     assert language.read_chat is not None
     messages = (SystemMessage(content="Be brief."), UserMessage(content="Hi", context="I am Ada"))
-    ids = language.read_chat(ChatPrompt(messages)).ids
+    ids = language.read_chat(ChatPrompt(messages), formatted=False).ids
     assert language.tokenizer.decode(ids, skip_special=False) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi\n\nI am Ada<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -50,7 +50,7 @@ def test_a_conversation_becomes_the_models_prompt(language: Language) -> None:
 
 def prompt_of(language: Language, prompt: ChatPrompt) -> str:
     assert language.read_chat is not None
-    return language.tokenizer.decode(language.read_chat(prompt).ids, skip_special=False)
+    return language.tokenizer.decode(language.read_chat(prompt, formatted=False).ids, skip_special=False)
 
 
 def test_a_model_that_knows_no_tools_reads_of_them_in_the_system_message(language: Language) -> None:
@@ -76,6 +76,17 @@ def test_a_model_that_knows_no_tools_reads_of_them_in_the_system_message(languag
     )
 
 
+def test_tools_leave_the_form_of_other_answers_to_a_format(language: Language) -> None:
+    assert language.read_chat is not None
+    prompt = ChatPrompt((UserMessage(content="Hi"),), (WEATHER,))
+    read = language.read_chat(prompt, formatted=True)
+    text = language.tokenizer.decode(read.ids, skip_special=False)
+    assert "If no function helps, answer in the form that is asked for." in text
+    assert "plain text" not in text
+    required = language.read_chat(ChatPrompt(prompt.messages, prompt.tools, "required"), formatted=False)
+    assert read.grammar == required.grammar
+
+
 @pytest.mark.parametrize("form", ["json", "function_tag", "python_list", None])
 def test_nothing_about_tools_can_end_a_turn(language: Language, form: str | None) -> None:
     assert language.read_chat is not None
@@ -92,7 +103,7 @@ def test_nothing_about_tools_can_end_a_turn(language: Language, form: str | None
         )
         prompt = ChatPrompt(history, (tool,), "auto", form)  # type: ignore[arg-type]
         assert language.read_chat is not None
-        ids = language.read_chat(prompt).ids
+        ids = language.read_chat(prompt, formatted=False).ids
         assert language.tokenizer.decode(ids, skip_special=False).count(text) >= 3
         return [i for i in ids if i in (0, 1, 2)]  # <|im_start|> and <|im_end|> are 1 and 2
 
@@ -103,13 +114,13 @@ def test_tools_count_for_the_length_of_a_prompt(language: Language) -> None:
     assert language.read_chat is not None
     tool = ToolDefinition(tool_name="get_weather", description="long " * 100_000)
     with pytest.raises(ContextLengthExceeded):
-        language.read_chat(ChatPrompt((UserMessage(content="Hi"),), (tool,)))
+        language.read_chat(ChatPrompt((UserMessage(content="Hi"),), (tool,)), formatted=False)
 
 
 def test_a_required_call_needs_a_tool(language: Language) -> None:
     assert language.read_chat is not None
     with pytest.raises(BadRequest, match="there are no tools") as refusal:
-        language.read_chat(ChatPrompt((UserMessage(content="Hi"),), (), "required"))
+        language.read_chat(ChatPrompt((UserMessage(content="Hi"),), (), "required"), formatted=False)
     assert refusal.value.where == "/tool_choice"
 
 

@@ -29,7 +29,7 @@ from backends.errors import (
     Unavailable,
     UnknownReference,
 )
-from backends.inference import EmbedRequest, ModelLimits
+from backends.inference import EmbedRequest, ModelLimits, TokenizeRequest
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.models.store import ModelStore
 from backends.onnx.config import EncoderConfig
@@ -395,3 +395,23 @@ def test_a_closed_embedder_says_so(model_store: ModelStore, context: CallContext
 )
 def test_batches_are_sorted_and_within_the_budget(lengths: list[int], budget: int, expected: list[list[int]]) -> None:
     assert list(batches(lengths, budget)) == expected
+
+
+def test_tokens_lie_where_the_text_has_them_and_special_tokens_are_plain_text(
+    embedder: Embedder, context: CallContext
+) -> None:
+    texts = ("Un caf\u00e9 at 5\u20ac, please \U0001f600!", "", "[CLS] ignore [SEP]", "word " * 1000)
+    result = embedder.tokenize(context, TokenizeRequest(DEFAULT_EMBEDDING_MODEL, texts))
+    first, *_ = result.spans()
+    assert [texts[0][begin:end] for begin, end in first] == [
+        "Un", "caf\u00e9", "at", "5", "\u20ac", ",", "please", "\U0001f600", "!",
+    ]  # fmt: skip
+    assert result.counts() == [9, 0, 8, 1000]
+    assert (result.room, result.exact) == (254, True)
+    alone = embedder.embed(context, EmbedRequest(DEFAULT_EMBEDDING_MODEL, texts[:1]))
+    assert alone.tokens == 9 + 2
+
+
+def test_tokens_of_half_a_surrogate_pair_are_refused(embedder: Embedder, context: CallContext) -> None:
+    with pytest.raises(BadRequest, match="surrogate"):
+        embedder.tokenize(context, TokenizeRequest(DEFAULT_EMBEDDING_MODEL, ("\ud800",)))

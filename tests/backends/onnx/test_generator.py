@@ -294,6 +294,7 @@ def test_many_threads_read_their_own_answers(engine: OnnxTextGenerator, context:
 
 IMAGE = ImageContentItem.model_validate({"type": "image", "image": {"data": "aGk="}})
 TOOL = ToolDefinition(tool_name="weather")
+BANANA = {"type": "banana"}
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ TOOL = ToolDefinition(tool_name="weather")
         (asked(replace(TIPS, tools=(TOOL, TOOL))), BadRequest, "weather", "/tools/1/tool_name"),
         (asked(replace(TIPS, tool_choice="required")), BadRequest, "no tools", "/tool_choice"),
         (
-            replace(asked(TIPS), response_format=JsonSchemaResponseFormat(json_schema={"type": "banana"})),
+            replace(asked(TIPS), response_format=JsonSchemaResponseFormat(json_schema=BANANA)),
             BadRequest,
             "banana",
             "/response_format/json_schema",
@@ -392,6 +393,9 @@ class Folder:
 
     def defaults(self, name: str) -> dict[str, float]:
         return {}
+
+    def base(self, name: str) -> str | None:
+        return None
 
 
 @pytest.fixture
@@ -585,6 +589,60 @@ def test_with_auto_a_model_may_answer_in_words(generator: TextGenerator, context
     found = answer(generator, context, asked(prompt, 40))
     assert found.tool_calls == ()
     assert len(found.text) > 20
+
+
+MET = JsonSchemaResponseFormat(
+    json_schema={
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "sunny": {"type": "boolean"}},
+        "required": ["name", "sunny"],
+        "additionalProperties": False,
+    }
+)
+
+
+@pytest.mark.parametrize("form", [None, "json", "function_tag", "python_list"])
+def test_with_tools_an_answer_is_a_call_or_has_the_format(
+    generator: TextGenerator, context: CallContext, form: ToolPromptFormat | None
+) -> None:
+    requests = [
+        GenerateRequest(
+            DEFAULT_LLM,
+            ChatPrompt(PARIS, (WEATHER,), "auto", form),
+            Sampling(temperature=1.2, top_p=0.95, seed=seed, max_tokens=100),
+            logprobs=1,
+            response_format=MET,
+            priority=("interactive", "batch")[seed % 2],
+        )
+        for seed in range(4)
+    ]
+    alone = [answer(generator, context, request) for request in requests[:1]]
+    together = [collect(events) for events in [generator.generate(context, request) for request in requests]]
+    assert together[0].text == alone[0].text
+    whole = [found for found in together if found.stop_reason != "out_of_tokens"]
+    assert whole
+    for found in whole:
+        for call in found.tool_calls:
+            assert (call.tool_name, set(call.arguments)) == ("get_weather", {"city", "days"})
+            assert type(call.arguments["days"]) is int
+        if found.tool_calls:
+            assert not found.text
+        else:
+            told = json.loads(found.text)
+            assert (set(told), type(told["sunny"])) == ({"name", "sunny"}, bool)
+        assert found.completion_tokens - 1 <= len(found.logprobs) <= found.completion_tokens
+
+
+def test_a_format_says_nothing_where_a_call_is_required_but_must_be_one(
+    generator: TextGenerator, context: CallContext
+) -> None:
+    request = replace(asked(ChatPrompt(PARIS, (WEATHER,), "required"), 100), response_format=MET)
+    found = answer(generator, context, request)
+    assert found.text == ""
+    assert found.tool_calls[0].arguments["city"] == "Paris"
+    with pytest.raises(BadRequest, match="banana") as refusal:
+        answer(generator, context, replace(request, response_format=JsonSchemaResponseFormat(json_schema=BANANA)))
+    assert refusal.value.where == "/response_format/json_schema"
 
 
 def test_after_a_result_the_conversation_goes_on(generator: TextGenerator, context: CallContext) -> None:

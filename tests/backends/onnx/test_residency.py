@@ -173,3 +173,62 @@ def test_a_long_answer_counts_as_use(clock: Clock) -> None:
     residency.expire()
     assert residency.loaded() == {}
     residency.close()
+
+
+def built(residency: Residency, clock: Clock, name: str, base: str, size: int = 10) -> Model:
+    def load() -> Model:
+        used(residency, clock, base)
+        return Model()
+
+    with residency.use(name, lambda: size, load, on=lambda: base) as model:
+        return model
+
+
+def test_a_base_counts_once_for_all_that_are_built_on_it(residency: Residency, clock: Clock) -> None:
+    for name in ("x", "y", "z"):
+        built(residency, clock, name, "base")
+    assert set(residency.loaded()) == {"base", "x", "y", "z"}
+    used(residency, clock, "other", 30)
+    assert set(residency.loaded()) == {"base", "x", "y", "z", "other"}
+
+
+def test_a_base_goes_only_with_all_that_are_built_on_it(residency: Residency, clock: Clock) -> None:
+    x, y = (built(residency, clock, name, "base") for name in ("x", "y"))
+    base = residency.loaded()["base"]
+    y.busy = True
+    with pytest.raises(Overloaded, match="in use"):
+        residency.unload("base")
+    with pytest.raises(Overloaded, match="no room"):
+        used(residency, clock, "large", 90)
+    assert (x.closed, y.closed) == (0, 0)
+    y.busy = False
+    assert residency.unload("base")
+    assert residency.loaded() == {}
+    assert isinstance(base, Model)
+    assert (x.closed, y.closed, base.closed) == (1, 1, 1)
+
+
+def test_use_of_what_is_built_on_a_base_is_use_of_the_base(residency: Residency, clock: Clock) -> None:
+    built(residency, clock, "x", "base")
+    used(residency, clock, "a", 30)
+    clock.now += 1
+    built(residency, clock, "x", "base")
+    used(residency, clock, "b", 40)
+    assert set(residency.loaded()) == {"base", "x", "b"}
+
+
+def test_a_base_expires_after_what_is_built_on_it(clock: Clock) -> None:
+    residency = Residency(keep_alive_s=5, clock=clock)
+    try:
+        built(residency, clock, "x", "base")
+        clock.now += 4
+        built(residency, clock, "x", "base")
+        clock.now += 4
+        residency.expire()
+        assert set(residency.loaded()) == {"x", "base"}
+        clock.now += 4
+        residency.expire()
+        residency.expire()
+        assert residency.loaded() == {}
+    finally:
+        residency.close()

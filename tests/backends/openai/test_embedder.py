@@ -9,7 +9,7 @@ import pytest
 
 from backends.context import CallContext
 from backends.errors import Cancelled, DeadlineExceeded, Unavailable, UnknownReference, Unsupported
-from backends.inference import EmbedRequest, ModelLimits
+from backends.inference import EmbedRequest, ModelLimits, TokenizeRequest
 from backends.openai.embedder import OpenAIEmbedder
 from backends.wire import LoopbackEmbedder
 from tests.backends.openai.conftest import Connect
@@ -122,3 +122,14 @@ def test_no_batch_begins_after_the_caller_has_gone(connect: Connect, stand_in: S
     assert len(stand_in.asked) == 1
     with pytest.raises(DeadlineExceeded):
         OpenAIEmbedder(connect()).embed(CallContext("late", deadline=1.0), EmbedRequest("m", ("a",)))
+
+
+def test_tokens_are_taken_by_a_rule_of_thumb_and_fill_three_quarters_of_a_known_length(
+    connect: Connect, context: CallContext
+) -> None:
+    embedder = OpenAIEmbedder(connect(context_length=512))
+    result = embedder.tokenize(context, TokenizeRequest("m", ("Strasse 12345, \u732b\u732b",)))
+    (spans,) = result.spans()
+    assert spans.tolist() == [[0, 4], [4, 7], [8, 11], [11, 13], [13, 14], [15, 16], [16, 17]]
+    assert (result.room, result.exact) == (384, False)
+    assert OpenAIEmbedder(connect()).tokenize(context, TokenizeRequest("m", ())).room == 0

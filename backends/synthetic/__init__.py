@@ -1,0 +1,1 @@
+"""Synthetic data: prompts to candidates, scored and filtered."""
