@@ -288,6 +288,9 @@ class BackendSettings(Section):
             ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
             ProviderSettings(api="agents", provider_id="sql", provider_type="inline::sql"),
             ProviderSettings(api="tool_runtime", provider_id="rag-runtime", provider_type="inline::rag-runtime"),
+            ProviderSettings(
+                api="tool_runtime", provider_id="code-interpreter", provider_type="inline::code-interpreter"
+            ),
             ProviderSettings(api="tool_runtime", provider_id="tavily-search", provider_type="remote::tavily-search"),
             ProviderSettings(api="tool_runtime", provider_id="brave-search", provider_type="remote::brave-search"),
             ProviderSettings(api="tool_runtime", provider_id="wolfram-alpha", provider_type="remote::wolfram-alpha"),

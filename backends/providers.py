@@ -32,6 +32,7 @@ from backends.safety.code_scanner import CodeScannerSafety, CodeScannerSettings
 from backends.safety.guardian import GuardianSafety, GuardianSettings
 from backends.safety.llama_guard import LlamaGuardSafety, LlamaGuardSettings
 from backends.safety.prompt_guard import PromptGuardSafety, PromptGuardSettings
+from backends.sandbox.settings import CodeInterpreterSettings
 from backends.tools.search import SearchSettings, brave_search, tavily_search, wolfram_alpha
 from backends.training.settings import TrainingSettings
 from generated.models import ModelType
@@ -410,6 +411,14 @@ def _registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
     return Provider(entry.api, entry.provider_id, entry.provider_type)
 
 
+def _code_interpreter(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.sandbox.runtime import CodeInterpreter
+
+    options = CodeInterpreterSettings.model_validate(entry.config)
+    runtime = CodeInterpreter(options, settings.home / "code-interpreter")
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
+
+
 def _mcp_tools(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     from backends.net import Outbound
     from backends.tools.mcp import McpToolRuntime
@@ -456,6 +465,7 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("vector_io", "inline::lancedb"): _lance_vectors,
     ("vector_io", "inline::memory"): _memory_vectors,
     ("tool_runtime", "inline::rag-runtime"): _rag_tools,
+    ("tool_runtime", "inline::code-interpreter"): _code_interpreter,
     ("tool_runtime", "inline::memory"): _memory_tools,
     ("tool_runtime", "remote::model-context-protocol"): _mcp_tools,
     ("tool_runtime", "remote::brave-search"): _brave_search,
@@ -489,6 +499,7 @@ OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
     ("safety", "inline::prompt-guard"): PromptGuardSettings,
     ("safety", "inline::code-scanner"): CodeScannerSettings,
     ("post_training", "inline::torch"): TrainingSettings,
+    ("tool_runtime", "inline::code-interpreter"): CodeInterpreterSettings,
     ("tool_runtime", "remote::brave-search"): SearchSettings,
     ("tool_runtime", "remote::tavily-search"): SearchSettings,
     ("tool_runtime", "remote::wolfram-alpha"): SearchSettings,
