@@ -287,6 +287,11 @@ class BackendSettings(Section):
             ),
             ProviderSettings(api="scoring", provider_id="basic", provider_type="inline::basic"),
             ProviderSettings(api="scoring", provider_id="llm-as-judge", provider_type="inline::llm-as-judge"),
+            ProviderSettings(
+                api="tool_runtime", provider_id="code-interpreter", provider_type="inline::code-interpreter"
+            ),
+            ProviderSettings(api="eval", provider_id="jobs", provider_type="inline::jobs"),
+            ProviderSettings(api="post_training", provider_id="torch", provider_type="inline::torch"),
             ProviderSettings(api="datasetio", provider_id="lancedb", provider_type="inline::lancedb"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),

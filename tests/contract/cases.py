@@ -214,11 +214,19 @@ CASES = [
     Case("get_span_tree", {"span_id": SPAN}),
     Case("query_spans", query=_span_query()),
     Case(
+        "register_dataset",
+        body={
+            "dataset_id": "contract::spans",
+            "dataset_schema": {"a": {"type": "string"}},
+            "url": {"uri": "data:application/jsonl,"},
+        },
+    ),
+    Case(
         "save_spans_to_dataset",
         body={
             "attribute_filters": [{"key": "a", "op": "eq", "value": "b"}],
             "attributes_to_save": ["a"],
-            "dataset_id": "contract::data",
+            "dataset_id": "contract::spans",
         },
     ),
     Case(
