@@ -116,7 +116,8 @@ def test_spans_become_rows_of_a_dataset(client: LlamaStackClient) -> None:
         url={"uri": "data:application/jsonl,"},
         provider_id="memory",
     )
-    filters = [{"key": "session_id", "op": "eq", "value": "s1"}]
+    begin(client, "exported-trace", "exported-span", session_id="exported", turns=1)
+    filters: Any = [{"key": "session_id", "op": "eq", "value": "exported"}]
     found = client.telemetry.query_spans(attribute_filters=filters, attributes_to_return=["session_id"])
     client.telemetry.save_spans_to_dataset(
         attribute_filters=filters, attributes_to_save=["session_id"], dataset_id="spans"
@@ -124,7 +125,7 @@ def test_spans_become_rows_of_a_dataset(client: LlamaStackClient) -> None:
     rows = client.datasetio.get_rows_paginated(dataset_id="spans", rows_in_page=-1).rows
     assert len(rows) == len(found) > 0
     assert [row["span_id"] for row in rows] == [span.span_id for span in found]
-    assert {row["session_id"] for row in rows} == {"s1"}
+    assert {row["session_id"] for row in rows} == {"exported"}
     with pytest.raises(BadRequestError, match="schema lacks column 'turns'"):
         client.telemetry.save_spans_to_dataset(
             attribute_filters=filters, attributes_to_save=["session_id", "turns"], dataset_id="spans"
