@@ -288,9 +288,6 @@ class BackendSettings(Section):
             ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
             ProviderSettings(api="agents", provider_id="sql", provider_type="inline::sql"),
             ProviderSettings(api="tool_runtime", provider_id="rag-runtime", provider_type="inline::rag-runtime"),
-            ProviderSettings(
-                api="tool_runtime", provider_id="code-interpreter", provider_type="inline::code-interpreter"
-            ),
             ProviderSettings(api="tool_runtime", provider_id="tavily-search", provider_type="remote::tavily-search"),
             ProviderSettings(api="tool_runtime", provider_id="brave-search", provider_type="remote::brave-search"),
             ProviderSettings(api="tool_runtime", provider_id="wolfram-alpha", provider_type="remote::wolfram-alpha"),
@@ -301,6 +298,11 @@ class BackendSettings(Section):
             ),
             ProviderSettings(api="scoring", provider_id="basic", provider_type="inline::basic"),
             ProviderSettings(api="scoring", provider_id="llm-as-judge", provider_type="inline::llm-as-judge"),
+            ProviderSettings(
+                api="tool_runtime", provider_id="code-interpreter", provider_type="inline::code-interpreter"
+            ),
+            ProviderSettings(api="eval", provider_id="jobs", provider_type="inline::jobs"),
+            ProviderSettings(api="post_training", provider_id="torch", provider_type="inline::torch"),
             ProviderSettings(api="datasetio", provider_id="lancedb", provider_type="inline::lancedb"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),

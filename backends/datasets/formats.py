@@ -18,16 +18,20 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backends.datasets.columns import Column, check_names
 from backends.errors import BadRequest, StackError
+
+if TYPE_CHECKING:
+    from openpyxl import Workbook
 
 Row = dict[str, Any]
 BATCH_ROWS = 1000
 MAX_SHEET_BYTES = 512 << 20
 MAX_SHEET_RATIO = 200
 MAX_LITERAL = 1_000_000
+MAX_DIGITS = 4300
 _NO_NUMBER = frozenset({"", "na", "n/a", "nan", "null", "none", "inf", "+inf", "-inf", "infinity", "-infinity"})
 _INTEGER = re.compile(r"[+-]?\d{1,4000}")
 
@@ -116,7 +120,12 @@ def _xlsx(path: Path, columns: Sequence[Column]) -> Iterator[Row]:
         raise BadRequest("the workbook unpacks to more than is read; save the data as CSV or Parquet")
     import openpyxl
 
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    with path.open("rb") as file:  # of a path it wants the suffix
+        yield from _sheet(openpyxl.load_workbook(file, read_only=True, data_only=True), columns)
+
+
+def _sheet(book: Workbook, columns: Sequence[Column]) -> Iterator[Row]:
+    """The rows of the first sheet."""
     lines = book.worksheets[0].iter_rows(values_only=True)
     names = [str(cell) if cell is not None else "" for cell in next(lines, ())]
     check_names(columns, names, where="")
@@ -236,17 +245,19 @@ def _main() -> int:
     job = json.load(sys.stdin)
     _limit(job["memory_mb"], job["seconds"])
     columns = [Column(name, kind) for name, kind in job["columns"]]
-    sys.set_int_max_str_digits(5000)
+    sys.set_int_max_str_digits(MAX_DIGITS)
     try:
         for row in rows_of(Path(job["path"]), job["kind"], columns):
-            sys.stdout.write(json.dumps(row, ensure_ascii=True, allow_nan=True, separators=(",", ":")) + "\n")
-        sys.stdout.flush()
+            sys.stdout.buffer.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        sys.stdout.buffer.flush()
     except StackError as error:
         return _say("data", error.message)
     except MemoryError:
         return _say("memory", "")
     except BrokenPipeError:
         return 1
+    except UnicodeEncodeError:
+        return _say("data", "the data holds a lone surrogate, which is no Unicode text")
     except Exception as error:  # a parser says in many ways that a file is none of its kind
         if "memory" in str(error).lower() or type(error).__name__ == "ArrowMemoryError":
             return _say("memory", "")

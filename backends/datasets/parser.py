@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from backends.config import DatasetSettings
@@ -71,7 +72,7 @@ def parse(
         errors = child.stderr
         reader = threading.Thread(target=lambda: said.append(errors.read(1 << 16)), daemon=True)
         reader.start()
-        with child.stdin as stdin:
+        with suppress(BrokenPipeError), child.stdin as stdin:  # it may have been killed by now
             stdin.write(json.dumps(job).encode())
         number = 0
         while line := child.stdout.readline(MAX_ROW_BYTES + 1):

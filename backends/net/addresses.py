@@ -52,6 +52,15 @@ def check_host(host: str, *, where: str) -> str:
     return host
 
 
+def is_address(host: str) -> bool:
+    """Whether the host is an address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def resolve(host: str, port: int) -> list[Address]:
     """The addresses of a host, in the order to try them. Raises OSError: it has none."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -17,7 +17,7 @@ import httpx2
 from backends.config import OutboundSettings
 from backends.context import CallContext
 from backends.errors import BadRequest, Forbidden, PayloadTooLarge, Unavailable
-from backends.net.addresses import Allowed, check_host, permitted, refused
+from backends.net.addresses import Allowed, check_host, is_address, permitted, refused
 from backends.net.transport import PORTS, AsyncGuardedTransport, GuardedTransport, RefusedHost
 
 MAX_URL = 8192
@@ -54,7 +54,9 @@ class Outbound:
             self._file(url, where)
         elif scheme != "data":
             host, port = self._place(url, where)
-            permitted(host, port, self._allowed, where=where)
+            # Names are looked up when something connects: what they lead to now says little about then.
+            if is_address(host) or host == "localhost" or host.endswith(".localhost"):
+                permitted(host, port, self._allowed, where=where)
 
     def fetch(self, context: CallContext, url: str, *, where: str, max_bytes: int | None = None) -> Fetched:
         """What the URL holds, read within the limits of size and time.

@@ -80,8 +80,6 @@ class Datasets:
             Conflict: another url, schema or provider for a dataset that holds rows.
         """
         columns = {name: column.model_dump(mode="json") for name, column in request.dataset_schema.items()}
-        columns_of(columns)
-        self._sources.check(request.url.uri, where="/url/uri")
         provider, resource = self._registry.prepare(
             request.dataset_id,
             request.provider_id,
@@ -93,6 +91,7 @@ class Datasets:
             },
         )
         _rows(provider)
+        self._sources.check(request.url.uri, where="/url/uri")
         return _dataset(retry_conflicts(lambda: self._replace(context, resource)))
 
     def get(self, context: CallContext, dataset_id: str) -> Dataset | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, NoProvider, UnknownReference
+from backends.errors import BadRequest, Conflict, NoProvider, NotFound
 from backends.jobs.records import Job
 from backends.jobs.running import RunningJob
 from backends.jobs.service import Jobs
@@ -78,9 +78,9 @@ class Training:
         return None if job is None else list(self._checkpoints(job))
 
     def cancel(self, context: CallContext, job_uuid: str) -> None:
-        """End a job as failed; one that has ended stays as it is. Raises UnknownReference."""
+        """End a job as failed; one that has ended stays as it is. Raises NotFound."""
         if self._jobs.get(context, "post_training", job_uuid) is None:
-            raise UnknownReference(f"job {job_uuid!r} not found", where="/job_uuid")
+            raise NotFound(f"job {job_uuid!r} not found", where="/job_uuid")
         self._jobs.cancel(context, "post_training", job_uuid, where="/job_uuid")
 
     def work(self, job: RunningJob) -> JsonObject:

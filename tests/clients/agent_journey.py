@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from journey import EMBEDDER, GREEDY, LLM, STORY, _is_deadline, main
-from llama_stack_client import BadRequestError, ConflictError, LlamaStackClient, NotFoundError
+from llama_stack_client import BadRequestError, ConflictError, InternalServerError, LlamaStackClient, NotFoundError
 from llama_stack_client.lib.agents.agent import Agent
 from llama_stack_client.lib.agents.client_tool import ClientTool
 from llama_stack_client.lib.agents.event_logger import EventLogger
@@ -231,6 +232,8 @@ def turn_that_fails_in_its_stream_ends_with_an_error_chunk_that_loggers_survive(
     config = {**CONFIG, "sampling_params": {**GREEDY, "max_tokens": 6000, "repetition_penalty": 1.0}}
     agent = Agent(hasty, config)
     session_id = agent.create_session("talk")
+    with contextlib.suppress(InternalServerError):  # loading the model may take all of the time that a call has
+        hasty.inference.chat_completion(model_id=LLM, messages=ASK, sampling_params=GREEDY)
     chunks = []
 
     def seen() -> Any:

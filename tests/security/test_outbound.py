@@ -129,7 +129,7 @@ def test_one_address_inside_among_others_outside_refuses_the_name(monkeypatch: p
 
     monkeypatch.setattr(socket, "getaddrinfo", both)
     with pytest.raises(Forbidden):
-        Outbound(OutboundSettings()).check("http://both.example/", where="/url")
+        Outbound(OutboundSettings()).fetch(CONTEXT, "http://both.example/", where="/url")
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""matplotlib's backend in the sandbox: what `plt.show()` would show becomes `figure_1.png` and so on."""
+"""matplotlib's backend in the sandbox: what `plt.show()` would show becomes `figure-1.png` and so on."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def show(*_arguments: object, **_options: object) -> None:
     """Write every open figure into the working directory and close it."""
     number = 1
     for figure in map(pyplot.figure, pyplot.get_fignums()):
-        while os.path.exists(f"figure_{number}.png"):  # noqa: PTH110 - pathlib is not loaded here
+        while os.path.exists(f"figure-{number}.png"):  # noqa: PTH110 - pathlib is not loaded here
             number += 1
-        figure.savefig(f"figure_{number}.png")
-        print(f"[figure_{number}.png]")
+        figure.savefig(f"figure-{number}.png")
+        print(f"[figure-{number}.png]")
     pyplot.close("all")

@@ -18,7 +18,6 @@ import os
 import resource
 import selectors
 import signal
-import stat
 import sys
 import time
 import traceback
@@ -34,6 +33,8 @@ from backends.sandbox.inside import protocol, seccomp  # noqa: E402
 WORK = "/tmp/work"  # noqa: S108 - a file system of this sandbox alone
 SCRIPT = "code.py"
 """What tracebacks call the code."""
+MAX_DEPTH = 8
+"""Folders within folders in which files are looked for."""
 LOOK_S = 0.05
 """Seconds between looks at how many files there are."""
 
@@ -145,17 +146,22 @@ def too_many_files(task: dict[str, Any]) -> bool:
 
 
 def made_files() -> Iterator[tuple[str, int]]:
-    """Paths and sizes of the regular files in the working directory, hidden ones excepted."""
-    for folder, folders, names in os.walk(WORK):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
-        for name in sorted(names):
-            path = os.path.join(folder, name)  # noqa: PTH118 - pathlib is not loaded here
-            try:
-                found = os.lstat(path)
-            except OSError:
+    """Paths and sizes of the regular files in the working directory, without hidden ones and very deep ones."""
+    folders = [(WORK, 0)]
+    while folders:
+        folder, depth = folders.pop()
+        try:
+            with os.scandir(folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.name.startswith((".", "__pycache__")):
                 continue
-            if stat.S_ISREG(found.st_mode) and not name.startswith("."):
-                yield path, found.st_size
+            if entry.is_dir(follow_symlinks=False) and depth < MAX_DEPTH:
+                folders.append((entry.path, depth + 1))
+            elif entry.is_file(follow_symlinks=False):
+                yield entry.path, entry.stat(follow_symlinks=False).st_size
 
 
 def collect(task: dict[str, Any], given: dict[str, bytes]) -> tuple[list[tuple[str, bytes]], int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from backends.ports import Resource, ToolFile, ToolResult
 from backends.sandbox.runtime import GROUP, TOOL
 from generated.models import URL
 from tests.backends.sandbox.conftest import Desk
-from tests.sandboxes import needs_bubblewrap
+from tests.sandboxes import needs_bubblewrap, sandboxes, until_there_is_a_sandbox
 
 pytestmark = needs_bubblewrap
 FOREVER = "while True: pass"
@@ -107,7 +106,7 @@ def test_shown_figures_come_back_as_pictures(desk: Desk) -> None:
         "for n in (1, 2):\n    plt.figure(); plt.plot([1, n])\nplt.show()\nplt.plot([3]); plt.show()\nplt.show()"
     )
     assert result.error_message is None, result.content
-    assert [(f.name, f.mime_type) for f in result.files] == [(f"figure_{n}.png", "image/png") for n in (1, 2, 3)]
+    assert [(f.name, f.mime_type) for f in result.files] == [(f"figure-{n}.png", "image/png") for n in (1, 2, 3)]
     assert all(f.data.startswith(b"\x89PNG\r\n\x1a\n") for f in result.files)
 
 
@@ -178,24 +177,6 @@ def test_wrong_arguments_are_refused_by_name(
     assert error.value.where == where
     with pytest.raises(BadRequest, match="200000"):
         desk.run("#" * 200_001)
-
-
-def sandboxes(disk_mb: int) -> list[str]:
-    """Processes of this machine that keep a sandbox with so much room."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if f"--size\0{disk_mb << 20}\0".encode() in path.read_bytes():
-                found.append(path.parent.name)
-        except OSError:
-            continue
-    return found
-
-
-def until_there_is_a_sandbox(disk_mb: int) -> None:
-    deadline = time.monotonic() + 10
-    while not sandboxes(disk_mb) and time.monotonic() < deadline:
-        os.sched_yield()
 
 
 def test_cancelling_ends_the_code_at_once_and_leaves_no_process(tmp_path: Path) -> None:
