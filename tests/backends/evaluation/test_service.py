@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from backends.config import JobSettings
 from backends.context import CallContext
 from backends.errors import BadRequest, Conflict, NotFound, UnknownReference
 from backends.evaluation.rows import messages_of
@@ -26,7 +27,7 @@ ROWS = [
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Backends]:
-    opened = open_backends(settings_of(tmp_path))
+    opened = open_backends(settings_of(tmp_path).model_copy(update={"jobs": JobSettings(runner="thread")}))
     opened.models.register(CONTEXT, m.RegisterModelRequest(model_id="llm", provider_id="memory"))
     opened.scoring_functions.register(
         CONTEXT,
