@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.server.processes import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,14 @@ class Held:
 
     def __str__(self) -> str:
         return f"{self.resident_mb:.1f} MB, {self.descriptors} descriptors, {self.threads} threads"
+
+
+def joined(threads: list[threading.Thread]) -> None:
+    """Return when the threads have ended for the kernel too, which counts them a moment longer than Python does."""
+    for thread in threads:
+        thread.join()
+    tasks = Path("/proc/self/task")
+    until(lambda: not any((tasks / str(thread.native_id)).exists() for thread in threads), "end of the threads")
 
 
 def held_by(pid: int | None = None) -> Held:

@@ -28,7 +28,7 @@ from tests.backends.onnx.sequences import (
     sequence,
     token_text,
 )
-from tests.measures import held_by
+from tests.measures import held_by, joined
 
 LONG = 200
 """Tokens of an answer that no test waits for."""
@@ -173,8 +173,7 @@ def test_requests_at_random_answer_as_the_oracle_says_and_leak_no_slot(start: St
     clients = [threading.Thread(target=client, args=(seed,)) for seed in range(8)]
     for thread in clients:
         thread.start()
-    for thread in clients:
-        thread.join()
+    joined(clients)
     after = held_by()
     print(f"{requests} requests in {time.perf_counter() - started:.0f} s; before: {before}; after: {after}")
     assert not wrong

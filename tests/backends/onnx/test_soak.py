@@ -17,7 +17,7 @@ from backends.models.catalog import DEFAULT_LLM
 from backends.models.store import ModelStore
 from backends.onnx.generator import OnnxTextGenerator
 from generated.models import JsonSchemaResponseFormat
-from tests.measures import held_by
+from tests.measures import held_by, joined
 
 REQUESTS, CLIENTS = 2000, 20
 FORM = JsonSchemaResponseFormat(
@@ -59,8 +59,7 @@ def test_memory_descriptors_and_threads_stay_what_they_are(model_store: ModelSto
         clients = [threading.Thread(target=client, args=(seed, requests // CLIENTS)) for seed in range(CLIENTS)]
         for each in clients:
             each.start()
-        for each in clients:
-            each.join()
+        joined(clients)
 
     load(REQUESTS // 4)  # caches fill
     before, started = held_by(), time.perf_counter()
