@@ -8,13 +8,14 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.faults.wire import CHAT, LLM, ask, chat, metric
-from tests.server.processes import DEADLINE_S, lines_of, until
+from tests.server.processes import lines_of, until
 from tests.servers import RunningServer, running
 
 PROFILE = Path(__file__).parent / "profile.yaml"
@@ -23,6 +24,8 @@ HEADERS, BODIES, READERS, IDLE = 70, 70, 40, 20
 HELD = ("01", "04", "08", "09")
 """TCP's ESTABLISHED, FIN_WAIT1 (closed, but not all sent), CLOSE_WAIT and LAST_ACK."""
 DRIP_S = 0.2
+LATE_S = 30.0
+"""How late a machine that has other things to do may be."""
 NOISE_S = 0.05
 """What another program on this machine may cost any request."""
 
@@ -46,7 +49,7 @@ def no_request(server: RunningServer, number: int) -> tuple[socket.socket, bytes
 def no_reader(server: RunningServer, number: int) -> tuple[socket.socket, bytes]:
     """A streamed chat of a megabyte, or the interface's largest file, neither of them read."""
     if number % 4 == 0:
-        return _connected(server, b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"), b""
+        return _connected(server, b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"), b""
     body = json.dumps({**chat("x" * 4000, max_tokens=0, stream=True), "logprobs": {"top_k": 20}})
     head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return _connected(server, (head + body).encode()), b""
@@ -150,27 +153,19 @@ def test_two_hundred_slow_clients_are_ended_in_time_and_hold_nobody_up(
         opened.callback(dripping.join)
         opened.callback(stop.set)
 
-        during = latencies(server, requests)
-        for kind, allowed in ((slow_headers, header_s), (no_request, header_s), (slow_body, body_s)):
-            seconds = ends(server, [connection for connection, _ in pairs[kind]], begun, allowed + DEADLINE_S)
-            print(f"{kind.__name__}: ended after {min(seconds):.1f} to {max(seconds):.1f} s")
-        seconds = ends(server, [connection for connection, _ in pairs[no_reader]], begun, write_s + DEADLINE_S)
-        print(f"no_reader: ended after {min(seconds):.1f} to {max(seconds):.1f} s")
+        allowed = {slow_headers: header_s, no_request: header_s, slow_body: body_s, no_reader: write_s}
+        with ThreadPoolExecutor(len(kinds)) as pool:
+            watched = {
+                kind: pool.submit(ends, server, [connection for connection, _ in pairs[kind]], begun, seconds + LATE_S)
+                for kind, seconds in allowed.items()
+            }
+            during = latencies(server, requests)
+            for kind, found in watched.items():
+                seconds = found.result()
+                print(f"{kind.__name__}: ended after {min(seconds):.1f} to {max(seconds):.1f} s")
         print(f"requests: {measure(before) * 1000:.1f} ms before, {measure(during) * 1000:.1f} ms beside them")
         assert measure(during) <= 2 * measure(before) + NOISE_S
 
         until(lambda: metric(server, "onnxstack_streams_running") == 0, "end of all streams")
         assert server.stop() == 0
     assert not [line for line in lines_of(server.log) if line["level"] == "error" or line.get("exception")]
-
-
-def test_a_body_that_does_not_come_in_time_is_answered_with_408(tmp_path: Path) -> None:
-    settings = {"ONNXSTACK_LIMITS__BODY_TIMEOUT_S": "0.3"}
-    with running(tmp_path, profile=PROFILE, environment=settings) as server:
-        connection, _ = slow_body(server, 0)
-        with connection:
-            connection.settimeout(DEADLINE_S)
-            received = b""
-            while data := connection.recv(65536):
-                received += data
-    assert received.startswith(b"HTTP/1.1 408")
