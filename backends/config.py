@@ -118,6 +118,16 @@ class VectorSettings(Section):
     maintenance_s: float = Field(5.0, gt=0, description="Seconds between looks for tables to index or compact.")
 
 
+class DocumentSettings(Section):
+    """Documents that are read for retrieval and agents."""
+
+    max_mb: int = Field(64, ge=1, description="Megabytes of one document.")
+    max_pages: int = Field(2000, ge=1, description="Pages of one PDF.")
+    max_characters: int = Field(20_000_000, ge=1000, description="Characters of the text of one document.")
+    memory_mb: int = Field(1024, ge=128, description="Memory of the process that reads one PDF or HTML page.")
+    timeout_s: float = Field(20.0, gt=0, le=600, description="Seconds that reading one PDF or HTML page may take.")
+
+
 class RagSettings(Section):
     """Retrieval: the RAG tool."""
 
@@ -260,6 +270,7 @@ class BackendSettings(Section):
     models_dir: Path | None = Field(None, description="Model store; empty takes `models` in the data directory.")
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
+    documents: DocumentSettings = DocumentSettings()
     rag: RagSettings = RagSettings()
     outbound: OutboundSettings = OutboundSettings()
     datasets: DatasetSettings = DatasetSettings()

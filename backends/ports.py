@@ -340,7 +340,7 @@ class ToolRuntime(Protocol):
 
         Raises:
             BadRequest: no group this provider knows, or an endpoint that does not answer as one. Forbidden: an endpoint
-            that the settings do not allow. Misconfigured: this machine lacks what the tools need, by name.
+            that the settings do not allow. Unsupported: this machine lacks what the tools need, by name.
         """
 
     def invoke(

@@ -32,7 +32,7 @@ from backends.safety.code_scanner import CodeScannerSafety, CodeScannerSettings
 from backends.safety.guardian import GuardianSafety, GuardianSettings
 from backends.safety.llama_guard import LlamaGuardSafety, LlamaGuardSettings
 from backends.safety.prompt_guard import PromptGuardSafety, PromptGuardSettings
-from backends.sandbox.settings import SandboxSettings
+from backends.sandbox.settings import CodeInterpreterSettings
 from backends.tools.search import SearchSettings, brave_search, tavily_search, wolfram_alpha
 from backends.training.settings import TrainingSettings
 from generated.models import ModelType
@@ -411,11 +411,11 @@ def _registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
     return Provider(entry.api, entry.provider_id, entry.provider_type)
 
 
-def _code_interpreter(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
-    from backends.sandbox.sandbox import Sandbox
-    from backends.sandbox.tools import CodeInterpreter
+def _code_interpreter(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.sandbox.runtime import CodeInterpreter
 
-    runtime = CodeInterpreter(Sandbox(SandboxSettings.model_validate(entry.config)))
+    options = CodeInterpreterSettings.model_validate(entry.config)
+    runtime = CodeInterpreter(options, settings.home / "code-interpreter")
     return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
 
 
@@ -465,9 +465,9 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("vector_io", "inline::lancedb"): _lance_vectors,
     ("vector_io", "inline::memory"): _memory_vectors,
     ("tool_runtime", "inline::rag-runtime"): _rag_tools,
+    ("tool_runtime", "inline::code-interpreter"): _code_interpreter,
     ("tool_runtime", "inline::memory"): _memory_tools,
     ("tool_runtime", "remote::model-context-protocol"): _mcp_tools,
-    ("tool_runtime", "inline::code-interpreter"): _code_interpreter,
     ("tool_runtime", "remote::brave-search"): _brave_search,
     ("tool_runtime", "remote::tavily-search"): _tavily_search,
     ("tool_runtime", "remote::wolfram-alpha"): _wolfram_alpha,
@@ -499,7 +499,7 @@ OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
     ("safety", "inline::prompt-guard"): PromptGuardSettings,
     ("safety", "inline::code-scanner"): CodeScannerSettings,
     ("post_training", "inline::torch"): TrainingSettings,
-    ("tool_runtime", "inline::code-interpreter"): SandboxSettings,
+    ("tool_runtime", "inline::code-interpreter"): CodeInterpreterSettings,
     ("tool_runtime", "remote::brave-search"): SearchSettings,
     ("tool_runtime", "remote::tavily-search"): SearchSettings,
     ("tool_runtime", "remote::wolfram-alpha"): SearchSettings,

@@ -122,7 +122,7 @@ def open_backends(
     models = Models(store, providers)
     vector_dbs = VectorDbs(store, providers, models)
     outbound = Outbound(settings.outbound)
-    documents = Documents(outbound)
+    documents = Documents(outbound, settings.documents)
     rag = Rag(vector_dbs, models, documents, settings.rag)
     shields = Shields(store, providers, models)
     tool_groups = ToolGroups(store, providers, rag)

@@ -1,8 +1,9 @@
-"""Documents: what a client gives to be read, as text. Parsers of formats that can be hostile run in a child process."""
+"""Documents that clients give: where they lie, what they are, and the text in them."""
 
 from __future__ import annotations
 
-from backends.documents.documents import Documents, Loaded
-from backends.documents.reading import read_text
+from backends.documents.documents import Documents, Fetcher, Loaded
+from backends.documents.media_type import media_type_of
+from backends.documents.text import read_text
 
-__all__ = ["Documents", "Loaded", "read_text"]
+__all__ = ["Documents", "Fetcher", "Loaded", "media_type_of", "read_text"]

@@ -1,1 +1,3 @@
-"""The code interpreter: Python that a model or a client wrote, in a sandbox of bubblewrap."""
+"""Code of models, run where it can harm nothing: `inline::code-interpreter`."""
+
+from __future__ import annotations

@@ -1,27 +1,31 @@
-"""Options of the provider `inline::code-interpreter`."""
+"""Options of `inline::code-interpreter`."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from pydantic import Field
 
 from backends.config import Section
 
 
-class SandboxSettings(Section):
-    """Limits of one run, and the Python that runs."""
+class CodeInterpreterSettings(Section):
+    """What code may use, and how much of it."""
 
-    python: Path | None = Field(
-        None,
-        description="A Python to run code with, such as that of a virtual environment with numpy and matplotlib; empty "
-        "takes the one that the server runs on, without the server's packages.",
+    python: str = Field(
+        "",
+        description="Path of the interpreter of an environment whose packages code may import; empty takes the "
+        "server's Python, with `packages` alone.",
     )
-    seconds: float = Field(30.0, gt=0, description="Wall time of one run.")
-    cpu_seconds: int = Field(20, ge=1, description="CPU time of one run.")
-    memory_mb: int = Field(2048, ge=64, description="Memory of one process of a run.")
-    processes: int = Field(64, ge=1, description="Processes and threads of one run.")
-    disk_mb: int = Field(100, ge=1, description="Megabytes of files that one run may have.")
-    output_chars: int = Field(100_000, ge=1000, description="Characters of output that are kept.")
-    files: int = Field(20, ge=0, description="Files of one run that are given back.")
-    at_once: int = Field(4, ge=1, description="Runs at once in each worker; others wait.")
+    packages: tuple[str, ...] = Field(
+        ("numpy", "pandas", "matplotlib"),
+        description="Distributions of the server's environment that code may import, with what they need; those that "
+        "are not installed are left out.",
+    )
+    timeout_s: float = Field(30.0, gt=0, le=3600, description="Seconds that a call may take.")
+    memory_mb: int = Field(1024, ge=64, description="Megabytes of address space of the process that runs the code.")
+    disk_mb: int = Field(128, ge=1, description="Megabytes of its file system, which lies in memory.")
+    max_threads: int = Field(256, ge=1, description="Threads of the code; not counted where the server runs as root.")
+    max_output_kb: int = Field(64, ge=1, description="Kilobytes of standard output, and of errors, that come back.")
+    max_files: int = Field(20, ge=0, description="Files that come back.")
+    max_files_mb: int = Field(16, ge=1, description="Megabytes that the files which come back have together.")
+    at_once: int = Field(4, ge=1, description="Calls that run at the same time, of all workers together.")
+    wait_s: float = Field(60.0, ge=0, description="Seconds that a call may wait for its turn.")

@@ -210,6 +210,16 @@ def test_the_options_of_an_upstream_are_those_that_it_takes() -> None:
     }
 
 
+def test_the_options_of_the_code_interpreter_are_those_that_it_takes() -> None:
+    rows = table_rows(ROOT / "docs" / "code-interpreter.md", "| option | default | |")
+    fields = OPTIONS["tool_runtime", "inline::code-interpreter"].model_fields
+    assert [cells[0].strip("`") for cells in rows] == list(fields)
+    for cells in rows:
+        default = fields[cells[0].strip("`")].default
+        if isinstance(default, int | float):
+            assert cells[1] == f"{default:g}"
+
+
 def test_the_providers_of_the_examples_take_their_options() -> None:
     found = 0
     for page in PAGES:
