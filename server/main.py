@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class StackApplication:
     """An ASGI application with the backends behind it. `server/worker.py` drains and closes it.
 
-    lifecycle: the layer of `http` that drains. header_timeout_s: what the worker's HTTP protocol allows a client for
-    its request headers.
+    lifecycle: the layer of `http` that drains. header_timeout_s, write_timeout_s: what the worker's HTTP protocol
+    allows a client for its request headers and for reading the end of an answer.
     """
 
     def __init__(
@@ -34,8 +34,10 @@ class StackApplication:
         models: Callable[[], Sequence[tuple[str, str]]],
         close: Callable[[], None],
         header_timeout_s: float = 15.0,
+        write_timeout_s: float = 60.0,
     ) -> None:
         self.header_timeout_s = header_timeout_s
+        self.write_timeout_s = write_timeout_s
         self._http = http
         self._lifecycle = lifecycle
         self._models = models
@@ -101,8 +103,14 @@ def build(settings: Settings) -> StackApplication:
         http.close()
         backends.close()
 
+    limits = settings.limits
     return StackApplication(
-        http, http.lifecycle, lambda: registered_models(backends), close, settings.limits.header_timeout_s
+        http,
+        http.lifecycle,
+        lambda: registered_models(backends),
+        close,
+        limits.header_timeout_s,
+        limits.write_timeout_s,
     )
 
 

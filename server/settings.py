@@ -127,7 +127,9 @@ class LimitSettings(Section):
     request_timeout_s: float = Field(600.0, gt=0, description="Seconds after which a call is given up.")
     body_timeout_s: float = Field(30.0, gt=0, description="Seconds a client may take to send its request body.")
     header_timeout_s: float = Field(15.0, gt=0, description="Seconds a client may take to send its request headers.")
-    write_timeout_s: float = Field(60.0, gt=0, description="Seconds a stream waits for a client that does not read.")
+    write_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds an answer waits for a client that does not read it."
+    )
 
 
 class LogSettings(Section):

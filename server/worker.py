@@ -116,7 +116,7 @@ class StackWorker(UvicornWorker):  # type: ignore[misc]  # comes without types
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
-        self.config.http = TimedHttpProtocol.with_header_timeout(self.wsgi.header_timeout_s)
+        self.config.http = TimedHttpProtocol.with_timeouts(self.wsgi.header_timeout_s, self.wsgi.write_timeout_s)
         server = self._server = DrainingServer(
             self.config, self.wsgi, max(1.0, self.cfg.graceful_timeout - END_RUNNING_S), self.ppid
         )

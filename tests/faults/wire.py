@@ -186,7 +186,7 @@ def workers_of(server: RunningServer) -> set[int]:
 
 def keeper_of(server: RunningServer) -> int:
     """The process that keeps the only engine of the server alive."""
-    (keeper,) = (child for child in children(master_of(server)) if "server.keeper" in command_of(child))
+    (keeper,) = (child for child in children(master_of(server)) if "server.engine" in command_of(child))
     return keeper
 
 

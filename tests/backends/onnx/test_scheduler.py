@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -15,7 +17,7 @@ from backends.onnx.executor import Executor, Logits
 from backends.onnx.lookup import PromptLookup
 from backends.onnx.prefix_cache import BLOCK, block_digests
 from backends.onnx.scheduler import Scheduler
-from backends.onnx.sequence import SequenceEvents
+from backends.onnx.sequence import Sequence, SequenceEvents
 from tests.backends.onnx.sequences import (
     FixedBudget,
     SteppedExecutor,
@@ -26,6 +28,7 @@ from tests.backends.onnx.sequences import (
     sequence,
     token_text,
 )
+from tests.measures import held_by, joined
 
 LONG = 200
 """Tokens of an answer that no test waits for."""
@@ -166,12 +169,18 @@ def test_requests_at_random_answer_as_the_oracle_says_and_leak_no_slot(start: St
         if text not in expected[0]:
             wrong.append((text, expected))
 
+    before, started = held_by(), time.perf_counter()
     clients = [threading.Thread(target=client, args=(seed,)) for seed in range(8)]
     for thread in clients:
         thread.start()
-    for thread in clients:
-        thread.join()
+    joined(clients)
+    after = held_by()
+    print(f"{requests} requests in {time.perf_counter() - started:.0f} s; before: {before}; after: {after}")
     assert not wrong
+    assert (after.descriptors, after.threads) == (before.descriptors, before.threads)
+    # The memory of this process grows by what the executor notes of each run; of the requests nothing may be left.
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Sequence)]
     assert submitted == requests
     assert refused, "the queue was never full: the load is too light to show anything"
     stats = scheduler.stats()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
-from pathlib import Path
+import time
 
 import pytest
 
@@ -18,16 +17,12 @@ from backends.models.catalog import DEFAULT_LLM
 from backends.models.store import ModelStore
 from backends.onnx.generator import OnnxTextGenerator
 from generated.models import JsonSchemaResponseFormat
+from tests.measures import held_by, joined
 
 REQUESTS, CLIENTS = 2000, 20
 FORM = JsonSchemaResponseFormat(
     json_schema={"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}}}
 )
-
-
-def resident_megabytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE") // 1_000_000
 
 
 @pytest.mark.slow
@@ -64,19 +59,16 @@ def test_memory_descriptors_and_threads_stay_what_they_are(model_store: ModelSto
         clients = [threading.Thread(target=client, args=(seed, requests // CLIENTS)) for seed in range(CLIENTS)]
         for each in clients:
             each.start()
-        for each in clients:
-            each.join()
-
-    def held() -> tuple[int, int]:
-        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+        joined(clients)
 
     load(REQUESTS // 4)  # caches fill
-    memory, others = resident_megabytes(), held()
+    before, started = held_by(), time.perf_counter()
     load(REQUESTS * 3 // 4)
-    stats = generator.stats()[DEFAULT_LLM]
+    after, stats = held_by(), generator.stats()[DEFAULT_LLM]
+    print(f"{REQUESTS * 3 // 4} requests in {time.perf_counter() - started:.0f} s; before: {before}; after: {after}")
     assert not failures
-    assert held() == others
-    assert resident_megabytes() < memory + 60
+    assert (after.descriptors, after.threads) == (before.descriptors, before.threads)
+    assert after.resident_mb < before.resident_mb + 60
     assert (stats.running, stats.waiting, stats.failed) == (0, 0, 0)
     assert (
         stats.finished + stats.cancelled == REQUESTS // 4 // CLIENTS * CLIENTS + REQUESTS * 3 // 4 // CLIENTS * CLIENTS

@@ -123,7 +123,7 @@ def serving(
         app,
         host="127.0.0.1",
         port=0,
-        http=TimedHttpProtocol.with_header_timeout(options.header_timeout_s),
+        http=TimedHttpProtocol.with_timeouts(options.header_timeout_s, options.write_timeout_s),
         ws="none",
         lifespan="on",
         access_log=False,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
+import socket
 from dataclasses import replace
 
 import pytest
 
+from server.http.documents import Document
 from server.http.options import HttpOptions
+from tests.server.http.conftest import DEADLINE_S
 
 SMALL = HttpOptions(worker_threads=6, stream_limit=3, short_threads=2)
 
@@ -17,7 +21,10 @@ SMALL = HttpOptions(worker_threads=6, stream_limit=3, short_threads=2)
 def hasty():
     from tests.server.http.conftest import serving
 
-    with serving(replace(SMALL, header_timeout_s=0.2)) as server:
+    large = Document(b"x" * 20_000_000, (("content-type", "text/plain"),))
+    with serving(
+        replace(SMALL, header_timeout_s=0.2, write_timeout_s=0.4), extra_routes={"/large": lambda: large}
+    ) as server:
         yield server
 
 
@@ -69,3 +76,19 @@ def test_two_requests_in_one_packet_are_both_answered(hasty) -> None:
     one = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
     last = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     assert hasty.raw(one + last).count(b'{"status":"alive"}') == 2
+
+
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+def test_an_answer_whose_end_is_never_read_ends_the_connection(hasty, connection: str) -> None:
+    """A document is given to the connection whole; from then on nobody but the connection waits for the client."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((hasty.host, hasty.port))
+        client.sendall(f"GET /large HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\n\r\n".encode())
+        poll = select.poll()
+        poll.register(client, 0)  # a reset is told to those who ask for nothing, too
+        assert poll.poll(DEADLINE_S * 1000), "the connection is still there"
+
+
+def test_a_slow_reader_that_reads_in_time_gets_all(hasty) -> None:
+    assert len(hasty.get_raw("/large")[2]) == 20_000_000
