@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from tests.backends.loopback import LoopbackTextGenerator
 
 from backends.config import EngineSettings
 from backends.context import CallContext
