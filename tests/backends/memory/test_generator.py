@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from tests.backends.loopback import LoopbackTextGenerator
 
 from backends.config import EngineSettings
 from backends.context import CallContext

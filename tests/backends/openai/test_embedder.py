@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.backends.loopback import LoopbackEmbedder
 
 from backends.context import CallContext
 from backends.errors import Cancelled, DeadlineExceeded, Unavailable, UnknownReference, Unsupported

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import pytest
-from tests.backends.loopback import LoopbackTextGenerator
 
 from backends.context import CallContext
 from backends.errors import (
