@@ -33,7 +33,7 @@ from backends.safety.guardian import GuardianSafety, GuardianSettings
 from backends.safety.llama_guard import LlamaGuardSafety, LlamaGuardSettings
 from backends.safety.prompt_guard import PromptGuardSafety, PromptGuardSettings
 from backends.sandbox.settings import CodeInterpreterSettings
-from backends.tools.search import SearchSettings, brave_search, tavily_search, wolfram_alpha
+from backends.tools.settings import SearchSettings
 from backends.training.settings import TrainingSettings
 from generated.models import ModelType
 
@@ -427,21 +427,20 @@ def _mcp_tools(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
 
 
-def _searching(entry: ProviderSettings, open_: Callable[[SearchSettings], ToolRuntime]) -> Provider:
-    runtime = open_(SearchSettings.model_validate(entry.config))
-    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
+def _searching(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    options = SearchSettings.model_validate(entry.config)
 
+    def open_(_retrieval: Retrieval) -> ToolRuntime:
+        from backends.tools import search
 
-def _brave_search(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
-    return _searching(entry, brave_search)
+        services = {
+            "remote::brave-search": search.brave_search,
+            "remote::tavily-search": search.tavily_search,
+            "remote::wolfram-alpha": search.wolfram_alpha,
+        }
+        return services[entry.provider_type](options)
 
-
-def _tavily_search(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
-    return _searching(entry, tavily_search)
-
-
-def _wolfram_alpha(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
-    return _searching(entry, wolfram_alpha)
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=open_)
 
 
 def _torch_training(settings: BackendSettings, entry: ProviderSettings) -> Provider:
@@ -468,9 +467,9 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("tool_runtime", "inline::code-interpreter"): _code_interpreter,
     ("tool_runtime", "inline::memory"): _memory_tools,
     ("tool_runtime", "remote::model-context-protocol"): _mcp_tools,
-    ("tool_runtime", "remote::brave-search"): _brave_search,
-    ("tool_runtime", "remote::tavily-search"): _tavily_search,
-    ("tool_runtime", "remote::wolfram-alpha"): _wolfram_alpha,
+    ("tool_runtime", "remote::brave-search"): _searching,
+    ("tool_runtime", "remote::tavily-search"): _searching,
+    ("tool_runtime", "remote::wolfram-alpha"): _searching,
     ("agents", "inline::sql"): _sql_agents,
     ("agents", "inline::memory"): _memory_agents,
     ("telemetry", "inline::sql"): _sql_telemetry,

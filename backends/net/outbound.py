@@ -10,15 +10,17 @@ import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
-
-import httpx2
 
 from backends.config import OutboundSettings
 from backends.context import CallContext
 from backends.errors import BadRequest, Forbidden, PayloadTooLarge, Unavailable
 from backends.net.addresses import Allowed, check_host, is_address, permitted, refused
-from backends.net.transport import PORTS, AsyncGuardedTransport, GuardedTransport, RefusedHost
+from backends.net.refusal import PORTS, RefusedHost
+
+if TYPE_CHECKING:
+    import httpx2
 
 MAX_URL = 8192
 MAX_REDIRECTS = 5
@@ -86,6 +88,10 @@ class Outbound:
         auth: httpx2.Auth | None = None,
     ) -> httpx2.AsyncClient:
         """A client for libraries that speak HTTP themselves; it connects only where clients may go."""
+        import httpx2
+
+        from backends.net.transport import AsyncGuardedTransport
+
         return httpx2.AsyncClient(
             transport=AsyncGuardedTransport(self._allowed),
             headers=headers,
@@ -97,6 +103,11 @@ class Outbound:
         )
 
     def _get(self, context: CallContext, url: str, limit: int, where: str) -> Fetched:
+        # Only here: importing them costs a start that opens nothing.
+        import httpx2
+
+        from backends.net.transport import GuardedTransport
+
         deadline = time.monotonic() + self._settings.timeout_s
         try:
             with (

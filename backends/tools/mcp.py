@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from backends.context import CallContext
 from backends.errors import BadRequest, StackError
 from backends.net import Outbound
-from backends.net.transport import refusal_in
+from backends.net.refusal import refusal_in
 from backends.ports import JsonObject, Resource, ToolFile, ToolResult
 from generated.models import (
     URL,

@@ -12,28 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx2
-from pydantic import Field, SecretStr
 
-from backends.config import Section
 from backends.context import CallContext
 from backends.errors import BadRequest
 from backends.ports import JsonObject, Resource, ToolFile, ToolResult
 from backends.tools.mcp import failure
+from backends.tools.settings import SearchSettings
 from generated.models import URL, ToolDef, ToolParameter
 
 HEADER = "X-LlamaStack-Provider-Data"
 MAX_BYTES = 4_000_000
 MAX_TEXT = 2000
 """Characters of one result that a model is shown."""
-
-
-class SearchSettings(Section):
-    """One service. `config` of its provider."""
-
-    api_key: SecretStr | None = Field(None, description="For callers who bring no key of their own.")
-    base_url: str = Field("", description="Of the service, where it is not the usual one.")
-    max_results: int = Field(5, ge=1, le=20, description="Results that a model is shown.")
-    timeout_s: float = Field(15.0, gt=0, description="Seconds that the service may take.")
 
 
 class _Service:

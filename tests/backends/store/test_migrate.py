@@ -19,7 +19,7 @@ from backends.store.schema import metadata
 from tests.backends.postgres import PostgresServer
 from tests.backends.processes import run_at_once
 
-NEWEST = "0003"
+NEWEST = "0004"
 KEPT = Resource("model", "kept", "p", "q")
 
 

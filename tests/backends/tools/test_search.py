@@ -15,7 +15,8 @@ from backends.context import CallContext, Secrets
 from backends.errors import BadRequest
 from backends.ports import Resource, ToolResult
 from backends.tools.arguments import checked
-from backends.tools.search import SearchSettings, brave_search, tavily_search, wolfram_alpha
+from backends.tools.search import brave_search, tavily_search, wolfram_alpha
+from backends.tools.settings import SearchSettings
 
 GROUP = Resource("tool_group", "g", "p", "g")
 TOOL = Resource("tool", "t", "p", "t")
