@@ -49,8 +49,7 @@ class Engines:
         (self._directory.path / _OWNER_FILE).write_text(json.dumps(owner), "utf-8")
         environ = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         for provider_id, address in addresses.items():
-            what = f"the engine of provider `{provider_id}`"
-            command = (sys.executable, "-m", "server.keeper", what, "server.engine", provider_id, address)
+            command = (sys.executable, "-m", "server.keeper", "the engine", "server.engine", provider_id, address)
             # In a session of its own, so that Ctrl-C reaches the server alone, which ends its engines last.
             self._keepers.append(subprocess.Popen(command, env=environ, start_new_session=True))  # noqa: S603
 

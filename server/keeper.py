@@ -22,7 +22,10 @@ def main() -> None:
         from server.settings import load_settings
 
         configure_logs(load_settings(environ=os.environ).log)
-        get_logger("onnxstack").error(f"{what} has ended and is started again", exit_code=code, pause_s=pause_s)
+        names = {"provider": arguments[0]} if arguments else {}
+        get_logger("onnxstack").error(
+            f"{what} has ended and is started again", **names, exit_code=code, pause_s=pause_s
+        )
 
     environ = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
     Keeper((sys.executable, "-m", module, *arguments), environ, ended).run()
