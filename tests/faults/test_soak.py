@@ -67,7 +67,12 @@ def test_an_application_that_is_closed_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize(
-    "seconds", [12, pytest.param(3600, marks=[pytest.mark.slow, pytest.mark.timeout(5400)])], ids=["short", "hour"]
+    "seconds",
+    [
+        pytest.param(12, marks=pytest.mark.slow),
+        pytest.param(3600, marks=[pytest.mark.slow, pytest.mark.timeout(5400)]),
+    ],
+    ids=["short", "hour"],
 )
 def test_a_server_under_mixed_load_holds_no_more_after_it(
     tmp_path: Path, real_models: dict[str, str], seconds: int

@@ -53,7 +53,8 @@ def test_an_idle_server_stops_at_once_and_leaves_no_files_of_its_run(tmp_path: P
 
 
 def test_a_killed_worker_is_replaced_and_the_streams_of_the_others_finish(tmp_path: Path) -> None:
-    with gunicorn(tmp_path, ONNXSTACK_SERVER__WORKERS="2", ONNXSTACK_DATABASE_URL="") as server:
+    settings = {"ONNXSTACK_SERVER__WORKERS": "2", "ONNXSTACK_DATABASE_URL": "", "ONNXSTACK_JOBS__RUNNER": "none"}
+    with gunicorn(tmp_path, **settings) as server:
         until(lambda: len(server.workers()) == 2, "second worker")
         before = server.workers()
         streams: dict[int, list[Stream]] = {}
