@@ -12,45 +12,19 @@ import mimetypes
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from backends.agents.records import SessionFile, StoredSession, StoredTurn
 from backends.config import AgentSettings
 from backends.context import CallContext
+from backends.documents import Documents, Loaded
 from backends.errors import Unsupported
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL
 from backends.ports import AgentStore, Retrieval, ToolFile
 from backends.resources import Models, VectorDbs
-from generated.models import DocumentContent, RAGDocument, RegisterVectorDbRequest, TurnDocument
+from generated.models import RAGDocument, RegisterVectorDbRequest, TurnDocument
 
 _UNSAFE = re.compile(r"[^\w.\-]+")
 _MAX_NAME = 100
-
-
-class Loaded(Protocol):
-    """A document as read. text: None where it has none. name: what its source calls it, "" for nothing."""
-
-    @property
-    def text(self) -> str | None: ...
-    @property
-    def data(self) -> bytes: ...
-    @property
-    def mime_type(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-
-
-class DocumentReader(Protocol):
-    """Reads what clients give as a document, wherever it lies."""
-
-    def load(
-        self, context: CallContext, content: DocumentContent, mime_type: str | None, *, where: str, text: bool = True
-    ) -> Loaded:
-        """Fetch the document, and read its text if it is wanted.
-
-        Raises:
-            BadRequest, Forbidden, PayloadTooLarge: with `where`. Unsupported: a type without text.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +32,7 @@ class SessionDocuments:
     """The documents of sessions, and the files that their tools make."""
 
     store: AgentStore
-    reader: DocumentReader
+    reader: Documents
     models: Models
     vector_dbs: VectorDbs
     retrieval: Retrieval

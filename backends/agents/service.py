@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from backends.agents import events
 from backends.agents.checks import Checks, Plan
-from backends.agents.documents import DocumentReader, SessionDocuments, vector_db_of
+from backends.agents.documents import SessionDocuments, vector_db_of
 from backends.agents.events import Event
 from backends.agents.leases import Leases
 from backends.agents.records import StoredAgent, StoredSession
@@ -20,6 +20,7 @@ from backends.agents.spans import TurnSpans
 from backends.agents.turn_loop import Parts, TurnLoop
 from backends.config import AgentSettings
 from backends.context import CallContext
+from backends.documents import Documents
 from backends.errors import BadRequest, Forbidden, NotFound, StackError
 from backends.ports import AgentStore, Retrieval
 from backends.providers import Providers
@@ -46,7 +47,7 @@ class Agents:
         tool_groups: ToolGroups,
         vector_dbs: VectorDbs,
         retrieval: Retrieval,
-        reader: DocumentReader,
+        reader: Documents,
         tracing: Tracing,
         settings: AgentSettings,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from backends.config import DatasetSettings
@@ -17,6 +16,7 @@ from backends.context import CallContext
 from backends.datasets.columns import Column
 from backends.datasets.parser import parse
 from backends.errors import BadRequest, Forbidden, PayloadTooLarge, StackError, Unavailable, Unsupported
+from backends.net import Outbound
 from backends.ports import JsonObject
 
 FORMATS = ("csv", "json", "jsonl", "parquet", "xlsx")
@@ -43,35 +43,6 @@ _MIME_TYPES = {
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
 }
 _BLOCK = 1 << 20
-
-
-class Fetched(Protocol):
-    """What a URL held."""
-
-    @property
-    def data(self) -> bytes: ...
-    @property
-    def mime_type(self) -> str: ...
-
-
-class Outbound(Protocol):
-    """The guarded way to URLs and files that clients name."""
-
-    def check(self, url: str, *, where: str) -> None:
-        """Return if the URL may be opened as far as it tells itself. Raises BadRequest, Forbidden."""
-
-    def fetch(self, context: CallContext, url: str, *, where: str, max_bytes: int | None = None) -> Fetched:
-        """What it holds. Raises BadRequest, Forbidden, PayloadTooLarge, Unavailable."""
-
-
-class NoOutbound:
-    """For a server that opens nothing that clients name: what is registered can be read by one that does."""
-
-    def check(self, url: str, *, where: str) -> None:
-        """Takes every URL."""
-
-    def fetch(self, context: CallContext, url: str, *, where: str, max_bytes: int | None = None) -> Fetched:
-        raise Forbidden("this server opens no http, https or file URLs; send a data: URL", where=where)
 
 
 class Sources:

@@ -6,7 +6,6 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from backends.config import DocumentSettings
@@ -14,20 +13,13 @@ from backends.context import CallContext
 from backends.documents.media_type import UNKNOWN, charset_of, is_text, media_type_of
 from backends.documents.text import read_text
 from backends.errors import BadRequest, PayloadTooLarge
-from backends.net import Fetched
+from backends.net import Outbound
 from generated.models import URL, DocumentContent, ImageContentItem, InterleavedContentItem, TextContentItem
 
 IMAGE = "<image>"
 """Stands for an image among texts."""
 _URL = re.compile(r"(?:https?|file)://\S+", re.IGNORECASE)
 _DATA_URL = re.compile(r"data:[^,]{0,1000},", re.IGNORECASE)
-
-
-class Fetcher(Protocol):
-    """`Outbound`, which opens URLs within the settings' rules."""
-
-    def fetch(self, context: CallContext, url: str, *, where: str, max_bytes: int | None = None) -> Fetched:
-        """What the URL holds. Raises BadRequest, Forbidden, PayloadTooLarge: with `where`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +38,7 @@ class Loaded:
 class Documents:
     """Loads what a client names or gives as a document."""
 
-    def __init__(self, outbound: Fetcher, settings: DocumentSettings | None = None) -> None:
+    def __init__(self, outbound: Outbound, settings: DocumentSettings | None = None) -> None:
         self._outbound = outbound
         self._settings = settings or DocumentSettings()
 

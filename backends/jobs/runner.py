@@ -165,10 +165,12 @@ class Runner:
             held.execution.stop()
         deadline = self._clock() + STOP_S
         for claimant, held in self._held.items():
-            while held.execution.ended() is None:
+            while held.execution.ended() is None and self._clock() < deadline + STOP_S:
                 if self._clock() >= deadline:
                     held.execution.kill()
                 time.sleep(0.02)
+            if held.execution.ended() is None:  # a thread that does not heed: its claim is lost by silence
+                continue
             try:
                 self._after(claimant, held, "the server stopped", leaving=True)
             except StackError as error:  # whoever watches takes it over when it falls silent

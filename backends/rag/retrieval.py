@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from backends.config import RagSettings, RetrievalMode
 from backends.context import CallContext
+from backends.documents import Documents
 from backends.errors import BadRequest
 from backends.inference import EmbedRequest, TokenizeRequest
 from backends.ports import Embedder, JsonObject, VectorChunk
 from backends.rag.chunking import TextChunk, chunks_of
-from backends.rag.documents import DocumentReader
 from backends.rag.question import question_of
 from backends.rag.search import Found, search
 from backends.resources.models import Models
@@ -40,7 +40,7 @@ MAX_ID = 1024
 class Rag:
     """Retrieval over the vector dbs of this server."""
 
-    def __init__(self, vector_dbs: VectorDbs, models: Models, documents: DocumentReader, settings: RagSettings) -> None:
+    def __init__(self, vector_dbs: VectorDbs, models: Models, documents: Documents, settings: RagSettings) -> None:
         self._vector_dbs = vector_dbs
         self._models = models
         self._documents = documents

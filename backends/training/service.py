@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -114,12 +115,14 @@ class Training:
         if len(job_uuid) > LONGEST_ID:
             raise BadRequest(f"job_uuid has at most {LONGEST_ID} characters", where="/job_uuid")
         trainer = self._trainer()
-        known = self._jobs.get(context, "post_training", job_uuid)
-        taken = known is None and self._models.get(context, job_uuid) is not None
-        if taken:
-            raise Conflict(
-                f"{job_uuid!r} is a model already, and the job's model would be called so", where="/job_uuid"
-            )
+        if self._jobs.get(context, "post_training", job_uuid) is None:
+            own = re.compile(f"{re.escape(job_uuid)}(-[0-9]+)?")
+            for model in self._models.list(context):
+                if own.fullmatch(model.identifier):
+                    raise Conflict(
+                        f"{model.identifier!r} is a model already, and a model of the job would be called so",
+                        where="/job_uuid",
+                    )
         field = "/model" if plan.preference is None else "/finetuned_model"
         _, base = self._models.stored_name(context, plan.model, where=field)
         data = plan.training.data_config

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import resource
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from backends.errors import BadRequest, Forbidden, Unsupported
+from backends.jobs.records import Job
 from backends.jobs.running import RunningJob
 from backends.models.manifest import Precision
 from backends.models.store import ModelStore, StoredModel
@@ -73,7 +75,8 @@ class TorchTrainer:
                 )
 
         trainer = Trainer(load_module(base.path, device), plan, examples, held_out, stepped)
-        folder = self._work / quote(job.job.owner, safe="") / quote(job.job.job_id, safe="")
+        name = own_name(job.job)
+        folder = self._work / name
         folder.mkdir(parents=True, exist_ok=True)
         first = done if done and (folder / f"state-{done - 1}.pt").is_file() else 0
         if first:
@@ -83,7 +86,7 @@ class TorchTrainer:
             metrics = trainer.epoch(epoch)
             state = merged_state(trainer.module, plan, lambda: load_module(base.path, "cpu"))
             source = TrainedSource(base, TrainedDecoder(shape, state), _precision(plan, base), job.job.job_id, epoch)
-            stored = self._store.add(source, name=f"{quote(job.job.owner, safe='')}{job.job.job_id}-{epoch}")
+            stored = self._store.add(source, name=f"{name}-{epoch}")
             path = self._keep_adapter(trainer.module, plan, folder, epoch) or stored.path
             trainer.save(folder / f"state-{epoch}.pt")
             for old in folder.glob("state-*.pt"):
@@ -114,7 +117,8 @@ class TorchTrainer:
         """Write the adapters of an epoch as peft reads them; None where there are none."""
         if not isinstance(plan.method, Lora):
             return None
-        target = (self._checkpoint_dir(plan) or folder) / f"epoch-{epoch}"
+        chosen = self._checkpoint_dir(plan)
+        target = (folder if chosen is None else chosen / folder.name) / f"epoch-{epoch}"
         shutil.rmtree(target, ignore_errors=True)
         module.save_pretrained(str(target))
         return target
@@ -142,6 +146,14 @@ class TorchTrainer:
         if not torch.cuda.is_available():
             raise Unsupported("the settings want CUDA for fine-tuning, and torch finds none here")
         return "cuda"
+
+
+def own_name(job: Job) -> str:
+    """What the job's directory and models are called: no other job's are, whatever its id and its owner are.
+
+    Ids are free texts of clients: as a path one could lead anywhere, and two owners may have the same.
+    """
+    return f"training-{hashlib.sha256(json.dumps([job.owner, job.job_id]).encode()).hexdigest()[:32]}"
 
 
 def _precision(plan: Plan, base: StoredModel) -> Precision:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from backends.config import ApiName, BackendSettings, EngineSettings, ProviderSettings
@@ -114,8 +116,10 @@ def test_a_default_that_is_no_provider_is_refused() -> None:
     assert refused.value.where == "default_providers.safety"
 
 
-def test_safety_takes_its_default_provider_where_there_is_one_and_nothing_else_is_said() -> None:
-    assert Providers(BackendSettings()).resolve("safety", None).provider_id == "guardian"
+def test_safety_takes_its_default_provider_where_there_is_one_and_nothing_else_is_said(tmp_path: Path) -> None:
+    providers = Providers(BackendSettings(data_dir=tmp_path))
+    assert providers.resolve("safety", None).provider_id == "guardian"
+    providers.close()
     assert BackendSettings(default_providers={"safety": "code-scanner"}).chosen_providers == {"safety": "code-scanner"}
     assert settings(("safety", "a")).chosen_providers == {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import io
 import json
 import math
@@ -20,11 +21,12 @@ import pytest
 from pyarrow import parquet
 from vega_datasets import local_data
 
-from backends.config import DatasetSettings
+from backends.config import DatasetSettings, OutboundSettings
 from backends.context import CallContext
 from backends.datasets.columns import Column
-from backends.datasets.sources import NoOutbound, Sources
-from backends.errors import BadRequest, Cancelled, DeadlineExceeded, Forbidden, PayloadTooLarge, StackError
+from backends.datasets.sources import Sources
+from backends.errors import BadRequest, Cancelled, DeadlineExceeded, Forbidden, PayloadTooLarge
+from backends.net import Outbound
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 MESSAGES = [{"role": "user", "content": 'Who wrote "Emma"?'}, {"role": "assistant", "content": "It's Austen's"}]
@@ -39,7 +41,7 @@ def columns(**types: str) -> tuple[Column, ...]:
 
 
 def read(uri: str, chosen: tuple[Column, ...], context: CallContext | None = None, **settings: Any) -> list[Any]:
-    sources = Sources(DatasetSettings(**settings), NoOutbound())
+    sources = Sources(DatasetSettings(**settings), Outbound(OutboundSettings()))
     with sources.open(context or CallContext(request_id="test"), uri, chosen, where="/dataset_id") as rows:
         return list(rows)
 
@@ -201,7 +203,7 @@ def test_memory_time_and_bytes_are_bounded() -> None:
 
 def test_a_caller_who_goes_and_a_deadline_end_the_reader() -> None:
     context = CallContext(request_id="test")
-    sources = Sources(DatasetSettings(), NoOutbound())
+    sources = Sources(DatasetSettings(), Outbound(OutboundSettings()))
     raw = data(b"n\n" + b"1\n" * 500_000, "text/csv")
     with sources.open(context, raw, columns(n="number"), where="/x") as rows:
         next(rows)
@@ -240,33 +242,28 @@ def test_a_lance_table_under_a_root_is_read_and_no_other(tmp_path: Path) -> None
             read(f"lance://{tmp_path}/{other}", chosen, lance_roots=(root,))
 
 
-class Fetching:
-    """An Outbound that has one answer."""
+class _Csv(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/csv; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(b"n\n1\n")
 
-    def __init__(self, raw: bytes, mime_type: str) -> None:
-        self.data = raw
-        self.mime_type = mime_type
-        self.asked: list[str] = []
-
-    def check(self, url: str, *, where: str) -> None:
-        if "10.0.0.1" in url:
-            raise Forbidden("private", where=where)
-
-    def fetch(self, context: CallContext, url: str, *, where: str, max_bytes: int | None = None) -> Fetching:
-        self.check(url, where=where)
-        self.asked.append(url)
-        return self
+    def log_message(self, *_: object) -> None:
+        """Silent."""
 
 
-def test_http_and_file_urls_go_through_the_guarded_fetcher() -> None:
-    outbound = Fetching(b"n\n1\n", "text/csv; charset=utf-8")
-    sources = Sources(DatasetSettings(), outbound)
+def test_http_and_file_urls_are_read_within_the_rules_of_outbound_access(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("n\n1\n")
     context = CallContext(request_id="test")
-    for url in ("https://example.org/x.csv?y=1", "file:///data/x.csv"):
-        with sources.open(context, url, columns(n="number"), where="/x") as rows:
-            assert list(rows) == [{"n": 1}]
-    assert outbound.asked == ["https://example.org/x.csv?y=1", "file:///data/x.csv"]
-    with pytest.raises(Forbidden):
-        sources.check("http://10.0.0.1/x.csv", where="/url/uri")
-    with pytest.raises(StackError, match="data: URL"):
-        read("https://example.org/x.csv", columns(n="number"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Csv) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{server.server_port}"
+        sources = Sources(DatasetSettings(), Outbound(OutboundSettings(allow=(place,), roots=(tmp_path,))))
+        for url in (f"http://{place}/x?y=1", f"file://{tmp_path}/x.csv"):
+            with sources.open(context, url, columns(n="number"), where="/x") as rows:
+                assert list(rows) == [{"n": 1}]
+        server.shutdown()
+    for url in ("http://10.0.0.1/x.csv", f"http://{place}0/x.csv", "file:///etc/passwd"):
+        with pytest.raises((Forbidden, BadRequest)):
+            Sources(DatasetSettings(), Outbound(OutboundSettings())).check(url, where="/url/uri")
