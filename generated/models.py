@@ -1032,7 +1032,7 @@ class PreferenceOptimizeRequest(BaseModel):
 class RAGQueryConfig(BaseModel):
     query_generator_config: RAGQueryGeneratorConfig | None = None
     max_tokens_in_context: Annotated[int, Field(ge=1)] = 4096
-    max_chunks: Annotated[int, Field(ge=1)] = 5
+    max_chunks: Annotated[int, Field(ge=1, le=10000)] = 5
     mode: Literal['hybrid', 'vector', 'keyword'] | None = None
 
 

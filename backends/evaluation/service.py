@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import TypeAdapter
 
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, NotFound
+from backends.errors import BadRequest, Conflict, NotFound, UnknownReference
 from backends.evaluation.candidates import Candidates
 from backends.jobs.records import Job
 from backends.jobs.running import RunningJob
@@ -66,12 +66,15 @@ class Evaluation:
 
         Raises:
             NotFound: no such task. BadRequest, UnknownReference: what can be known of the job's failure already.
+            Conflict: the task names a dataset or a function that is not registered.
         """
         task = self._task(context, task_id)
-        self._scoring.check(
-            context, _functions(task.scoring_functions, request.task_config), functions_where=_CONFIG_AT
-        )
-        self._datasets.check(context, task.dataset_id, where="/task_id")
+        functions = _functions(task.scoring_functions, request.task_config)
+        try:
+            self._scoring.check(context, functions, functions_where=_CONFIG_AT)
+            self._datasets.check(context, task.dataset_id, where="task_id")
+        except UnknownReference as error:  # the request is right, what the task was registered with is not there
+            raise Conflict(f"eval task {task_id!r} cannot be run: {error.message}", where="task_id") from None
         self._candidates.check(context, request.task_config.eval_candidate)
         return self._jobs.submit(context, "eval", task_id, request.model_dump(mode="json", exclude_none=True))
 
@@ -161,6 +164,8 @@ class Evaluation:
 
 def _functions(names: Sequence[str], config: EvalTaskConfig) -> dict[str, ScoringFnParams | None]:
     """The functions with the parameters of an app's configuration; a benchmark takes those they are registered with."""
+    if config.num_examples is not None and config.num_examples < 0:
+        raise BadRequest("num_examples must be 0 or more", where=f"{_CONFIG_AT}/num_examples")
     given = config.scoring_params or {} if isinstance(config, AppEvalTaskConfig) else {}
     unknown = sorted(set(given) - set(names))
     if unknown:

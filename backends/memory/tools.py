@@ -20,7 +20,8 @@ _ECHO = ToolDef(
     metadata={},
 )
 _CLOCK = ToolDef(name="clock", description="Tells the time.", parameters=[], metadata={})
-BUILTIN: Mapping[str, Sequence[ToolDef]] = {"builtin::memory": (_ECHO, _CLOCK)}
+_REPEAT = ToolDef(name="repeat", description="Answers with its arguments.", parameters=[], metadata={})
+BUILTIN: Mapping[str, Sequence[ToolDef]] = {"builtin::memory": (_ECHO, _CLOCK), "builtin::spare": (_REPEAT,)}
 
 
 class MemoryToolRuntime:

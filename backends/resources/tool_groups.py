@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 from backends.context import CallContext
@@ -128,17 +129,20 @@ class ToolGroups:
         """The tools of an MCP endpoint, of a group that is registered or that a provider knows, or all registered ones.
 
         Raises:
-            UnknownReference: no such group. What `ToolRuntime.list_tools` raises.
+            NotFound: no such group. What `ToolRuntime.list_tools` raises.
         """
         if endpoint is not None:
             provider = self._serving(toolgroup_id or "", endpoint)
             return self._runtime(provider).list_tools(context, toolgroup_id or "", endpoint)
         if toolgroup_id is None or self._registry.get(context, toolgroup_id) is not None:
             return [_definition(tool) for tool in self._tools(context, toolgroup_id)]
-        if toolgroup_id not in BUILTIN:
-            there = name_some([group.identifier for group in self._registry.list(context)])
-            raise UnknownReference(f"tool group {toolgroup_id!r} not found; registered: {there}", where="tool_group_id")
-        return self._runtime(self._serving(toolgroup_id, None)).list_tools(context, toolgroup_id, None)
+        if toolgroup_id in BUILTIN:
+            return self._runtime(self._serving(toolgroup_id, None)).list_tools(context, toolgroup_id, None)
+        for runtime in self._runtimes.values():
+            with suppress(BadRequest):  # it does not know the group
+                return runtime.list_tools(context, toolgroup_id, None)
+        there = name_some([group.identifier for group in self._registry.list(context)])
+        raise NotFound(f"tool group {toolgroup_id!r} not found; registered: {there}", where="tool_group_id")
 
     def register_if_served(self, context: CallContext, toolgroup_id: str) -> bool:
         """Register a builtin group where a provider serves it and nobody registered it; True if it was done.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backends.errors import BadRequest, Unsupported
+from backends.models.catalog import DEFAULT_LLM
 from backends.ports import JsonObject
 from generated.models import (
     DPOAlignmentConfig,
@@ -83,13 +84,11 @@ class Plan:
 
 def supervised_plan(request: SupervisedFineTuneRequest) -> Plan:
     """The plan of a supervised fine-tuning. Raises BadRequest, Unsupported: a member, by its place."""
-    if not request.model:
-        raise BadRequest("name the model to fine-tune", where="/model")
     _check_search(request.hyperparam_search_config)
     method = _method(request.algorithm_config)
     training = _checked(request.training_config)
     return Plan(
-        model=request.model,
+        model=request.model or DEFAULT_LLM,
         method=method,
         preference=None,
         training=training,

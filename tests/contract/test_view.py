@@ -17,7 +17,7 @@ GREEDY = {"strategy": {"type": "greedy"}}
 
 @cache
 def view() -> dict[str, Any]:
-    return server_view(published())
+    return server_view(published(), {})
 
 
 def accepts(name: str, value: object) -> bool:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 
 from codegen import conformance, normalise
-from tests.contract.cases import CASES, EMBEDDER, LLM, SPAN, TRACE
+from tests.contract.cases import CASES, EMBEDDER, GREEDY, LLM, ROW, SPAN, TRACE, TRAINING
 
 GENERATED = Path(__file__).parents[2] / "generated"
 PREFIX = "#/components/schemas/"
@@ -38,7 +39,17 @@ QUERY_TEXT = {"type": "string", "pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*
 PROVIDER = {"enum": ["memory"]}
 VECTOR_DB, TOOL_GROUP, TOOL, SHIELD = "contract/db", "builtin::memory", "echo", "contract/shield"
 SCORING_FUNCTION = "contract/equality"
-DATASET = "contract/rows"
+DATASET, ANSWERS, TASK = "contract/rows", "contract/answers", "contract/task"
+EVALUATION = {"type": "benchmark", "eval_candidate": {"type": "model", "model": LLM, "sampling_params": GREEDY}}
+FIRST_ROW = {"enum": [{**EVALUATION, "num_examples": 1}, EVALUATION]}
+FUNCTIONS = {
+    "type": "object",
+    "properties": {SCORING_FUNCTION: {"type": "null"}},
+    "required": [SCORING_FUNCTION],
+    "additionalProperties": False,
+}
+TUNING = {**TRAINING, "data_config": {**TRAINING["data_config"], "dataset_id": DATASET}}
+NOTHING = {"type": "object", "maxProperties": 0}
 NULL = {"type": "null"}
 EMPTY = {"type": "array", "maxItems": 0}
 TOOL_GROUPS = {"type": "array", "items": {"enum": [TOOL_GROUP]}}
@@ -63,8 +74,6 @@ THERE_IS: dict[str, dict[str, Any]] = {
     "EmbeddingsRequest": {"model_id": {"enum": [EMBEDDER]}},
     "InsertChunksRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
     "QueryChunksRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
-    "InsertRequest": {"vector_db_id": {"enum": [VECTOR_DB]}},
-    "QueryRequest": {"vector_db_ids": {"type": "array", "items": {"enum": [VECTOR_DB]}}},
     "RegisterModelRequest": {"model_id": NEW_ID, "provider_model_id": NEW_ID, "provider_id": PROVIDER},
     "RegisterVectorDbRequest": {
         "vector_db_id": NEW_ID,
@@ -112,18 +121,57 @@ THERE_IS: dict[str, dict[str, Any]] = {
             "minItems": 1,
             "items": {"type": "object", "required": ["expected_answer", "generated_answer"]},
         },
-        "scoring_functions": {
+        "scoring_functions": FUNCTIONS,
+    },
+    "ScoreBatchRequest": {"dataset_id": {"enum": [ANSWERS]}, "scoring_functions": FUNCTIONS},
+    "EvaluateRowsRequest": {
+        "input_rows": {"type": "array", "items": {"enum": [ROW]}},
+        "scoring_functions": {"type": "array", "items": {"enum": [SCORING_FUNCTION]}, "minItems": 1},
+        "task_config": FIRST_ROW,
+    },
+    "RunEvalRequest": {"task_config": FIRST_ROW},
+    "SupervisedFineTuneRequest": {
+        "job_uuid": {**NEW_ID, "maxLength": 100},
+        "model": {"enum": [LLM]},
+        "training_config": {"enum": [TUNING]},
+        "hyperparam_search_config": NOTHING,
+        "algorithm_config": NULL,
+    },
+    "PreferenceOptimizeRequest": {
+        "job_uuid": {**NEW_ID, "maxLength": 100},
+        "finetuned_model": {"enum": [LLM]},
+        "training_config": {"enum": [TUNING]},
+        "hyperparam_search_config": NOTHING,
+        "algorithm_config": {"enum": [{"reward_scale": 1.0, "reward_clip": 1.0, "epsilon": 0.1, "gamma": 0.1}]},
+    },
+    "InvokeToolRequest": {
+        "tool_name": {"enum": [TOOL]},
+        "kwargs": {
             "type": "object",
-            "properties": {SCORING_FUNCTION: NULL},
-            "required": [SCORING_FUNCTION],
+            "properties": {"text": {"type": "string"}},
+            "required": ["text"],
             "additionalProperties": False,
         },
     },
+    "InsertRequest": {
+        "vector_db_id": {"enum": [VECTOR_DB]},
+        "documents": {
+            "type": "array",
+            "items": {"enum": [{"document_id": "d", "content": "A river.", "mime_type": "text/plain", "metadata": {}}]},
+            "maxItems": 1,
+        },
+    },
+    "QueryRequest": {"vector_db_ids": {"type": "array", "items": {"enum": [VECTOR_DB]}}},
+    "RAGQueryConfig": {"query_generator_config": NULL},
     "SyntheticDataGenerateRequest": {
         "dialogs": {"type": "array", "items": {"$ref": f"{PREFIX}{ACCEPTED}UserMessage"}, "minItems": 1},
         "model": {"enum": [LLM]},
     },
-    "RegisterEvalTaskRequest": {"eval_task_id": NEW_ID, "provider_eval_task_id": NEW_ID, "provider_id": PROVIDER},
+    "RegisterEvalTaskRequest": {
+        "eval_task_id": NEW_ID,
+        "provider_eval_task_id": NEW_ID,
+        "provider_id": PROVIDER,
+    },
     "AgentConfig": {
         "model": {"enum": [LLM]},
         "input_shields": {"type": "array", "items": {"enum": [SHIELD]}},
@@ -139,14 +187,18 @@ THERE_IS: dict[str, dict[str, Any]] = {
         "toolgroups": TOOL_GROUPS,
     },
     "RegisterToolGroupRequest": {
-        "toolgroup_id": {"enum": [TOOL_GROUP]},
+        "toolgroup_id": {"enum": ["builtin::spare"]},  # which the run may remove again
         "provider_id": PROVIDER,
         "mcp_endpoint": NULL,
     },
 }
 
-# What query parameters of rows may be on it.
-QUERIES = {"dataset_id": [DATASET], "page_token": ["0", "1"], "filter_condition": ["a = 'b'", "a is null"]}
+# What query parameters may be on it.
+QUERIES = {
+    "dataset_id": [DATASET],
+    "page_token": ["0", "1"],
+    "filter_condition": ["a = 'b'", "a is null"],
+}
 
 
 def published() -> dict[str, Any]:
@@ -155,8 +207,10 @@ def published() -> dict[str, Any]:
     return document
 
 
-def server_view(contract: dict[str, Any]) -> dict[str, Any]:
+def server_view(contract: dict[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
     """The document for schemathesis.
+
+    ids: what path parameters may be that the server makes up itself, by their names.
 
     Raises:
         KeyError: `THERE_IS` names a schema or a member that the contract does not have.
@@ -167,7 +221,7 @@ def server_view(contract: dict[str, Any]) -> dict[str, Any]:
     for path, item in view["paths"].items():
         for method, operation in item.items():
             operation["responses"]["default"] = contract["paths"][path][method]["responses"]["default"]
-            _accept(operation)
+            _accept(operation, ids)
     view.pop("security", None)
     schemas = view["components"]["schemas"]
     accepted = {ACCEPTED + name: _with_integers_of_64_bits(lenient(schema)) for name, schema in schemas.items()}
@@ -200,7 +254,7 @@ def _give_examples(view: dict[str, Any]) -> None:
                 media["examples"] = {f"case{number}": {"value": body} for number, body in enumerate(good)}
 
 
-def _accept(operation: dict[str, Any]) -> None:
+def _accept(operation: dict[str, Any], ids: Mapping[str, str]) -> None:
     """Point the operation's requests to the accepted forms."""
     for media in operation.get("requestBody", {}).get("content", {}).values():
         media["schema"] = _with_integers_of_64_bits(lenient(media["schema"]))
@@ -209,7 +263,8 @@ def _accept(operation: dict[str, Any]) -> None:
             continue
         schema = _with_integers_of_64_bits(parameter["schema"])
         if schema.get("$ref") == PREFIX + "URL":
-            schema = {"type": "object", "properties": {"uri": QUERY_TEXT}, "required": ["uri"]}
+            # The tools in memory have their group's name as the URI of their endpoint.
+            schema = {"type": "object", "properties": {"uri": {"enum": [TOOL_GROUP]}}, "required": ["uri"]}
             schema["additionalProperties"] = False
         elif schema.get("type") == "array":
             schema["items"] = QUERY_TEXT | schema["items"]
@@ -218,7 +273,7 @@ def _accept(operation: dict[str, Any]) -> None:
             if parameter["in"] == "query" and parameter["name"] in QUERIES:
                 schema |= {"enum": QUERIES[parameter["name"]]}
         parameter["schema"] = schema
-        known = {"tool_name": TOOL, "trace_id": TRACE, "span_id": SPAN}
+        known = {"tool_name": TOOL, "trace_id": TRACE, "span_id": SPAN, "task_id": TASK, **ids}
         if parameter["in"] == "path" and parameter["name"] in known:
             parameter["example"] = known[parameter["name"]]
 

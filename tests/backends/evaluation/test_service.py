@@ -116,6 +116,7 @@ def test_a_job_that_fails_says_why(stack: Backends) -> None:
     ("members", "error"),
     [
         ({"eval_candidate": {**CANDIDATE, "model": "nobody"}}, UnknownReference),
+        ({"num_examples": -1}, BadRequest),
         ({"type": "app", "scoring_params": {"other": {"type": "basic"}}}, BadRequest),
     ],
 )
@@ -126,6 +127,14 @@ def test_what_can_be_known_to_fail_is_refused_before_the_job(
         stack.evaluation.submit(CONTEXT, "task", m.RunEvalRequest.model_validate(config(**members)))
     with pytest.raises(NotFound):
         stack.evaluation.submit(CONTEXT, "nothing", m.RunEvalRequest.model_validate(config()))
+
+
+def test_a_task_whose_dataset_or_function_is_not_there_cannot_be_run(stack: Backends) -> None:
+    for dataset, function in (("rows", "none"), ("none", "equal")):
+        task = m.RegisterEvalTaskRequest(eval_task_id="task", dataset_id=dataset, scoring_functions=[function])
+        stack.eval_tasks.register(CONTEXT, task)
+        with pytest.raises(Conflict, match="'none' not found"):
+            stack.evaluation.submit(CONTEXT, "task", m.RunEvalRequest.model_validate(config()))
 
 
 def test_a_row_that_cannot_be_asked_is_named_by_its_place(stack: Backends) -> None:

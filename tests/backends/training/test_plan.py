@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from backends.errors import BadRequest
+from backends.models.catalog import DEFAULT_LLM
 from backends.training.plan import Lora, Quantised, preference_plan, supervised_plan
 from tests.backends.training.requests import DPO, LORA, QAT, preference, supervised
 
@@ -96,5 +97,7 @@ def test_what_is_not_offered_is_refused_by_name() -> None:
         supervised_plan(searching)
     with pytest.raises(BadRequest, match="packed"):
         preference_plan(preference(data_config__packed=True))
-    with pytest.raises(BadRequest, match="name the model"):
-        supervised_plan(supervised().model_copy(update={"model": None}))
+
+
+def test_without_a_model_it_is_the_default_one() -> None:
+    assert supervised_plan(supervised().model_copy(update={"model": None})).model == DEFAULT_LLM
