@@ -118,6 +118,16 @@ class VectorSettings(Section):
     maintenance_s: float = Field(5.0, gt=0, description="Seconds between looks for tables to index or compact.")
 
 
+class DocumentSettings(Section):
+    """Documents that are read for retrieval and agents."""
+
+    max_mb: int = Field(64, ge=1, description="Megabytes of one document.")
+    max_pages: int = Field(2000, ge=1, description="Pages of one PDF.")
+    max_characters: int = Field(20_000_000, ge=1000, description="Characters of the text of one document.")
+    memory_mb: int = Field(1024, ge=128, description="Memory of the process that reads one PDF or HTML page.")
+    timeout_s: float = Field(20.0, gt=0, le=600, description="Seconds that reading one PDF or HTML page may take.")
+
+
 class RagSettings(Section):
     """Retrieval: the RAG tool."""
 
@@ -125,6 +135,42 @@ class RagSettings(Section):
         "hybrid",
         description="How chunks are found where a query does not say: by meaning (`vector`), by words (`keyword`), or "
         "by both, fused.",
+    )
+
+
+class OutboundSettings(Section):
+    """What clients may have this server open: URLs of documents, datasets and MCP servers."""
+
+    allow: tuple[str, ...] = Field(
+        (), description="`host:port` of hosts that are not public, or of other ports than 80 and 443; `host:*` for all."
+    )
+    roots: tuple[Path, ...] = Field((), description="Directories whose files `file://` URLs may name.")
+    max_mb: int = Field(50, ge=1, description="Megabytes that one URL may hold.")
+    timeout_s: float = Field(30.0, gt=0, description="Seconds that one URL may take.")
+
+    @field_validator("allow")
+    @classmethod
+    def _host_and_port(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in allow:
+            if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/@]+):(\*|[1-9][0-9]{0,4})", entry):
+                raise ValueError(f"{entry!r} is not host:port")
+        return allow
+
+
+class DatasetSettings(Section):
+    """The rows of datasets."""
+
+    max_mb: int = Field(512, ge=1, description="Megabytes that the data behind a dataset's URL may have.")
+    parse_s: float = Field(300.0, gt=0, description="Seconds that reading the data of one dataset may take.")
+    parse_memory_mb: int = Field(
+        4096, ge=512, description="Megabytes of address space that reading the data of one dataset may take."
+    )
+    answer_rows: int = Field(200_000, ge=1, description="Rows that one page may hold, also one of all rows.")
+    storage: tuple[str, ...] = Field(
+        (), description="Prefixes of object storage URLs that datasets may be read from, such as `s3://bucket/data/`."
+    )
+    lance_roots: tuple[Path, ...] = Field(
+        (), description="Directories under which `lance://` tables may be read as datasets."
     )
 
 
@@ -218,10 +264,16 @@ class BackendSettings(Section):
         "data directory.",
     )
     vector_url: str = Field("", description="LanceDB URL or directory; empty takes `lance` in the data directory.")
+    rows_url: str = Field(
+        "", description="LanceDB URL or directory of dataset rows; empty takes `rows` in the data directory."
+    )
     models_dir: Path | None = Field(None, description="Model store; empty takes `models` in the data directory.")
     engine: EngineSettings = EngineSettings()
     vectors: VectorSettings = VectorSettings()
+    documents: DocumentSettings = DocumentSettings()
     rag: RagSettings = RagSettings()
+    outbound: OutboundSettings = OutboundSettings()
+    datasets: DatasetSettings = DatasetSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     agents: AgentSettings = AgentSettings()
     synthetic: SyntheticSettings = SyntheticSettings()
@@ -236,8 +288,22 @@ class BackendSettings(Section):
             ProviderSettings(api="safety", provider_id="code-scanner", provider_type="inline::code-scanner"),
             ProviderSettings(api="agents", provider_id="sql", provider_type="inline::sql"),
             ProviderSettings(api="tool_runtime", provider_id="rag-runtime", provider_type="inline::rag-runtime"),
+            ProviderSettings(api="tool_runtime", provider_id="tavily-search", provider_type="remote::tavily-search"),
+            ProviderSettings(api="tool_runtime", provider_id="brave-search", provider_type="remote::brave-search"),
+            ProviderSettings(api="tool_runtime", provider_id="wolfram-alpha", provider_type="remote::wolfram-alpha"),
+            ProviderSettings(
+                api="tool_runtime",
+                provider_id="model-context-protocol",
+                provider_type="remote::model-context-protocol",
+            ),
             ProviderSettings(api="scoring", provider_id="basic", provider_type="inline::basic"),
             ProviderSettings(api="scoring", provider_id="llm-as-judge", provider_type="inline::llm-as-judge"),
+            ProviderSettings(
+                api="tool_runtime", provider_id="code-interpreter", provider_type="inline::code-interpreter"
+            ),
+            ProviderSettings(api="eval", provider_id="jobs", provider_type="inline::jobs"),
+            ProviderSettings(api="post_training", provider_id="torch", provider_type="inline::torch"),
+            ProviderSettings(api="datasetio", provider_id="lancedb", provider_type="inline::lancedb"),
             ProviderSettings(api="telemetry", provider_id="sql", provider_type="inline::sql"),
         ),
         description="Who serves which API. A list given here replaces the default one as a whole.",
@@ -274,3 +340,8 @@ class BackendSettings(Section):
     def vectors_location(self) -> str:
         """The LanceDB location that is in force."""
         return self.vector_url or str(self.home / "lance")
+
+    @property
+    def rows_location(self) -> str:
+        """The LanceDB location of dataset rows that is in force."""
+        return self.rows_url or str(self.home / "rows")

@@ -6,7 +6,8 @@ A port method takes the `CallContext` first and raises only classes of `backends
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from backends.agents.records import Purpose, SessionFile, StoredAgent, StoredSession, StoredTurn
 from backends.context import CallContext
+from backends.datasets.columns import Column
+from backends.datasets.filters import Filter
 from backends.inference import (
     ClassifyRequest,
     ClassifyResult,
@@ -200,6 +203,50 @@ class VectorIndex(Service, Protocol):
         """Names of all tables, for collecting orphans at start."""
 
 
+class RowStore(Service, Protocol):
+    """Keeps the rows of datasets in tables. `table`: the storage name that SQL gave the dataset.
+
+    Rows are JSON objects with exactly the members that `columns` names, and come back equal and in order: those of
+    `create`, then those of each `append` together.
+    """
+
+    def create(self, context: CallContext, table: str, columns: Sequence[Column], rows: Iterable[JsonObject]) -> None:
+        """Make a table of the rows, which are taken one by one; all or nothing, durable on return.
+
+        Raises what taking the rows raises, StorageFull.
+        """
+
+    def drop(self, context: CallContext, table: str) -> None:
+        """Remove the table and its rows. Dropping one that is not there changes nothing."""
+
+    def append(self, context: CallContext, table: str, columns: Sequence[Column], rows: Sequence[JsonObject]) -> None:
+        """Add the rows at the end, all or nothing, durable on return; of any number of writers none loses any.
+
+        Raises NotFound: no such table. StorageFull.
+        """
+
+    def scan(
+        self,
+        context: CallContext,
+        table: str,
+        columns: Sequence[Column],
+        *,
+        start: int = 0,
+        limit: int | None = None,
+        condition: Filter | None = None,
+    ) -> Iterator[JsonObject]:
+        """The rows that meet the condition, from the one numbered `start` on, at most `limit`; in bounded memory.
+
+        Raises NotFound: no such table, or it is dropped meanwhile.
+        """
+
+    def count(self, context: CallContext, table: str) -> int:
+        """Number of rows. Raises NotFound."""
+
+    def filling(self, table: str) -> AbstractContextManager[object]:
+        """Held by at most one thread of one process of this machine at a time, for each name. Waits for it."""
+
+
 ResourceKind = Literal["model", "shield", "vector_db", "dataset", "scoring_function", "eval_task", "tool_group", "tool"]
 
 
@@ -293,7 +340,7 @@ class ToolRuntime(Protocol):
 
         Raises:
             BadRequest: no group this provider knows, or an endpoint that does not answer as one. Forbidden: an endpoint
-            that the settings do not allow. Misconfigured: this machine lacks what the tools need, by name.
+            that the settings do not allow. Unsupported: this machine lacks what the tools need, by name.
         """
 
     def invoke(

@@ -20,6 +20,7 @@ from backends.ports import (
     GuardModels,
     ModelTrainer,
     Retrieval,
+    RowStore,
     Safety,
     Service,
     TelemetryStore,
@@ -31,6 +32,8 @@ from backends.safety.code_scanner import CodeScannerSafety, CodeScannerSettings
 from backends.safety.guardian import GuardianSafety, GuardianSettings
 from backends.safety.llama_guard import LlamaGuardSafety, LlamaGuardSettings
 from backends.safety.prompt_guard import PromptGuardSafety, PromptGuardSettings
+from backends.sandbox.settings import CodeInterpreterSettings
+from backends.tools.search import SearchSettings, brave_search, tavily_search, wolfram_alpha
 from backends.training.settings import TrainingSettings
 from generated.models import ModelType
 
@@ -55,6 +58,7 @@ class Provider:
     vectors: VectorIndex | None = None
     telemetry: TelemetryStore | None = None
     agents: AgentStore | None = None
+    rows: RowStore | None = None
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
     safety: Callable[[GuardModels], Safety] | None = None
@@ -68,7 +72,7 @@ class Provider:
 
     def services(self) -> Iterator[tuple[str, Service]]:
         """Its parts by name, `inference:onnx:generator`."""
-        for role in ("generator", "embedder", "classifier", "vectors", "telemetry", "agents"):
+        for role in ("generator", "embedder", "classifier", "vectors", "telemetry", "agents", "rows"):
             service: Service | None = getattr(self, role)
             if service is not None:
                 yield f"{self.api}:{self.provider_id}:{role}", service
@@ -293,6 +297,19 @@ def _lance_vectors(settings: BackendSettings, entry: ProviderSettings) -> Provid
     return Provider(entry.api, entry.provider_id, entry.provider_type, vectors=index)
 
 
+def _lance_rows(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.lance.row_store import LanceRowStore
+
+    rows = LanceRowStore(settings.rows_location)
+    return Provider(entry.api, entry.provider_id, entry.provider_type, rows=rows)
+
+
+def _memory_rows(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.memory.row_store import MemoryRowStore
+
+    return Provider(entry.api, entry.provider_id, entry.provider_type, rows=MemoryRowStore())
+
+
 def _memory_inference(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     from backends.memory.classifier import MemoryClassifier
     from backends.memory.embedder import MemoryEmbedder
@@ -394,6 +411,39 @@ def _registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
     return Provider(entry.api, entry.provider_id, entry.provider_type)
 
 
+def _code_interpreter(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.sandbox.runtime import CodeInterpreter
+
+    options = CodeInterpreterSettings.model_validate(entry.config)
+    runtime = CodeInterpreter(options, settings.home / "code-interpreter")
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
+
+
+def _mcp_tools(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.net import Outbound
+    from backends.tools.mcp import McpToolRuntime
+
+    runtime = McpToolRuntime(Outbound(settings.outbound), settings.outbound.timeout_s)
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
+
+
+def _searching(entry: ProviderSettings, open_: Callable[[SearchSettings], ToolRuntime]) -> Provider:
+    runtime = open_(SearchSettings.model_validate(entry.config))
+    return Provider(entry.api, entry.provider_id, entry.provider_type, tools=lambda _retrieval: runtime)
+
+
+def _brave_search(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    return _searching(entry, brave_search)
+
+
+def _tavily_search(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    return _searching(entry, tavily_search)
+
+
+def _wolfram_alpha(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    return _searching(entry, wolfram_alpha)
+
+
 def _torch_training(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     from backends.training.trainer import TorchTrainer
 
@@ -415,7 +465,12 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("vector_io", "inline::lancedb"): _lance_vectors,
     ("vector_io", "inline::memory"): _memory_vectors,
     ("tool_runtime", "inline::rag-runtime"): _rag_tools,
+    ("tool_runtime", "inline::code-interpreter"): _code_interpreter,
     ("tool_runtime", "inline::memory"): _memory_tools,
+    ("tool_runtime", "remote::model-context-protocol"): _mcp_tools,
+    ("tool_runtime", "remote::brave-search"): _brave_search,
+    ("tool_runtime", "remote::tavily-search"): _tavily_search,
+    ("tool_runtime", "remote::wolfram-alpha"): _wolfram_alpha,
     ("agents", "inline::sql"): _sql_agents,
     ("agents", "inline::memory"): _memory_agents,
     ("telemetry", "inline::sql"): _sql_telemetry,
@@ -425,7 +480,6 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("safety", "inline::prompt-guard"): _prompt_guard,
     ("safety", "inline::code-scanner"): _code_scanner,
     ("safety", "inline::memory"): _memory_safety,
-    ("datasetio", "inline::memory"): _registry,
     ("scoring", "inline::basic"): _registry,
     ("scoring", "inline::llm-as-judge"): _registry,
     ("scoring", "inline::memory"): _registry,
@@ -433,6 +487,8 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("eval", "inline::jobs"): _registry,
     ("post_training", "inline::torch"): _torch_training,
     ("post_training", "inline::memory"): _memory_training,
+    ("datasetio", "inline::lancedb"): _lance_rows,
+    ("datasetio", "inline::memory"): _memory_rows,
 }
 
 OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
@@ -443,5 +499,9 @@ OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
     ("safety", "inline::prompt-guard"): PromptGuardSettings,
     ("safety", "inline::code-scanner"): CodeScannerSettings,
     ("post_training", "inline::torch"): TrainingSettings,
+    ("tool_runtime", "inline::code-interpreter"): CodeInterpreterSettings,
+    ("tool_runtime", "remote::brave-search"): SearchSettings,
+    ("tool_runtime", "remote::tavily-search"): SearchSettings,
+    ("tool_runtime", "remote::wolfram-alpha"): SearchSettings,
 }
 """What `config` of a provider may hold, by API and type; a type without an entry takes nothing."""

@@ -7,23 +7,29 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from backends.agents.inline_documents import InlineDocuments
 from backends.agents.service import Agents
 from backends.config import MEMORY_URL, ApiName, BackendSettings
 from backends.context import CallContext
+from backends.datasets.sources import Sources
+from backends.documents import Documents
 from backends.errors import StackError
+from backends.evaluation.candidates import Candidates
+from backends.evaluation.service import Evaluation
 from backends.jobs.service import Jobs
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
+from backends.net import Outbound
 from backends.ports import JobStore, ResourceStore, Retrieval, Service
 from backends.providers import FACTORIES, Factory, Providers
-from backends.rag import GivenTexts, Rag
-from backends.resources import Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
+from backends.rag import Rag
+from backends.resources import BUILTIN, Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
+from backends.scoring.datasets import DatasetScoring
 from backends.scoring.service import Scoring
 from backends.synthetic.generation import SyntheticData
 from backends.telemetry.inference import traced
 from backends.telemetry.recorder import SpanRecorder
 from backends.telemetry.service import Telemetry
 from backends.telemetry.tracing import Tracing
+from backends.training.service import Training
 from generated.models import ModelType
 
 log = logging.getLogger(__name__)
@@ -55,6 +61,9 @@ class Backends:
     telemetry: Telemetry
     tracing: Tracing
     jobs: Jobs
+    dataset_scoring: DatasetScoring
+    evaluation: Evaluation
+    training: Training
 
     def services(self) -> dict[str, Service]:
         """Every part of this server with a life of its own; it is ready when each answers `ping`."""
@@ -112,13 +121,17 @@ def open_backends(
     telemetry = _open_telemetry(settings, providers, tracing, spans_dropped)
     models = Models(store, providers)
     vector_dbs = VectorDbs(store, providers, models)
-    rag = Rag(vector_dbs, models, GivenTexts(), settings.rag)
+    outbound = Outbound(settings.outbound)
+    documents = Documents(outbound, settings.documents)
+    rag = Rag(vector_dbs, models, documents, settings.rag)
     shields = Shields(store, providers, models)
     tool_groups = ToolGroups(store, providers, rag)
-    agents = Agents(
-        providers, models, shields, tool_groups, vector_dbs, rag, InlineDocuments(), tracing, settings.agents
-    )
+    agents = Agents(providers, models, shields, tool_groups, vector_dbs, rag, documents, tracing, settings.agents)
     scoring_functions = ScoringFunctions(store, providers)
+    datasets = Datasets(store, providers, Sources(settings.datasets, outbound), settings.datasets)
+    scoring = Scoring(scoring_functions, models)
+    eval_tasks = EvalTasks(store, providers)
+    jobs = Jobs(_open_jobs(settings))
     backends = Backends(
         version=version,
         store=store,
@@ -126,17 +139,20 @@ def open_backends(
         models=models,
         shields=shields,
         vector_dbs=vector_dbs,
-        datasets=Datasets(store, providers),
+        datasets=datasets,
         scoring_functions=scoring_functions,
-        scoring=Scoring(scoring_functions, models),
+        scoring=scoring,
         synthetic=SyntheticData(settings.synthetic, models),
-        eval_tasks=EvalTasks(store, providers),
+        eval_tasks=eval_tasks,
+        dataset_scoring=DatasetScoring(scoring, datasets),
+        evaluation=Evaluation(eval_tasks, datasets, Candidates(models, agents), scoring, jobs),
+        training=Training(providers, models, datasets, jobs),
         tool_groups=tool_groups,
         rag=rag,
         agents=agents,
         telemetry=telemetry,
         tracing=tracing,
-        jobs=Jobs(_open_jobs(settings)),
+        jobs=jobs,
     )
     if not serves:
         return backends
@@ -209,10 +225,15 @@ def _tidy(backends: Backends) -> None:
         backends.shields.register_if_served(limited, DEFAULT_SHIELD, DEFAULT_SHIELD_TYPE)
     except StackError as error:
         log.warning("default shield %s is not registered: %s", DEFAULT_SHIELD, error)
+    for toolgroup_id in BUILTIN:
+        try:
+            backends.tool_groups.register_if_served(context, toolgroup_id)
+        except StackError as error:
+            log.warning("default tool group %s is not registered: %s", toolgroup_id, error)
     try:
-        collected = backends.vector_dbs.collect(context)
+        collected = backends.vector_dbs.collect(context) + backends.datasets.collect(context)
     except StackError as error:
         log.warning("left-over tables stay until the next start: %s", error)
     else:
         if collected:
-            log.info("dropped %d tables that no vector db names", collected)
+            log.info("dropped %d tables that no vector db or dataset names", collected)

@@ -35,7 +35,7 @@ def training_job_status(call: Call, job_uuid: str) -> PostTrainingJobStatusRespo
 
 def list_training_jobs(call: Call) -> ListPostTrainingJobsResponse:
     """All fine-tuning jobs, oldest first."""
-    jobs = call.backends.training.list(call.context)
+    jobs = call.backends.training.jobs(call.context)
     return ListPostTrainingJobsResponse(data=[PostTrainingJobRef(job_uuid=job.job_id) for job in jobs])
 
 

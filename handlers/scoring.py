@@ -1,8 +1,7 @@
-"""Scoring: `generated.api.Scoring`."""
+"""Scoring: rows of a request, and rows of a dataset."""
 
 from __future__ import annotations
 
-from backends.errors import NotBuilt
 from generated.models import ScoreBatchRequest, ScoreBatchResponse, ScoreRequest, ScoreResponse
 from handlers.call import Call
 
@@ -13,5 +12,7 @@ def score(call: Call, body: ScoreRequest) -> ScoreResponse:
 
 
 def score_batch(call: Call, body: ScoreBatchRequest) -> ScoreBatchResponse:
-    """POST /v1/scoring/score-batch"""
-    raise NotBuilt("score_batch")
+    """Score the rows of a dataset, and keep the scores as another dataset if that is asked."""
+    return call.backends.dataset_scoring.score(
+        call.context, body.dataset_id, body.scoring_functions, keep=body.save_results_dataset
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backends.errors import NotBuilt
+from backends.tools.results import invocation_result
 from generated.models import (
     URL,
     InsertRequest,
@@ -25,18 +25,17 @@ def rag_insert(call: Call, body: InsertRequest) -> None:
 
 
 def invoke_tool(call: Call, body: InvokeToolRequest) -> ToolInvocationResult:
-    """Run a tool with the given arguments.
-
-    POST /v1/tool-runtime/invoke
-    """
-    raise NotBuilt("invoke_tool")
+    """Run a tool with the given arguments; what fails within it is told in the result."""
+    return invocation_result(
+        call.backends.tool_groups.invoke(call.context, body.tool_name, body.kwargs, where="/tool_name")
+    )
 
 
 def list_runtime_tools(
     call: Call, tool_group_id: str | None = None, mcp_endpoint: URL | None = None
 ) -> Iterator[ToolDef]:
-    """GET /v1/tool-runtime/list-tools"""
-    raise NotBuilt("list_runtime_tools")
+    """The tools of a group or of an MCP endpoint, one by one; registered or not."""
+    return iter(call.backends.tool_groups.offered(call.context, tool_group_id, mcp_endpoint))
 
 
 def rag_query(call: Call, body: QueryRequest) -> RAGQueryResult:

@@ -17,7 +17,7 @@ from typing import Protocol
 from backends.agents.records import SessionFile, StoredSession, StoredTurn
 from backends.config import AgentSettings
 from backends.context import CallContext
-from backends.errors import BadRequest
+from backends.errors import Unsupported
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL
 from backends.ports import AgentStore, Retrieval, ToolFile
 from backends.resources import Models, VectorDbs
@@ -43,8 +43,14 @@ class Loaded(Protocol):
 class DocumentReader(Protocol):
     """Reads what clients give as a document, wherever it lies."""
 
-    def load(self, context: CallContext, content: DocumentContent, mime_type: str | None, *, where: str) -> Loaded:
-        """Fetch the document and read its text. Raises BadRequest, Forbidden, PayloadTooLarge: with `where`."""
+    def load(
+        self, context: CallContext, content: DocumentContent, mime_type: str | None, *, where: str, text: bool = True
+    ) -> Loaded:
+        """Fetch the document, and read its text if it is wanted.
+
+        Raises:
+            BadRequest, Forbidden, PayloadTooLarge: with `where`. Unsupported: a type without text.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +125,8 @@ class SessionDocuments:
         for position, document in enumerate(documents):
             digest = _digest(document)
             if digest not in known:
-                loaded = self.reader.load(
-                    context, document.content, document.mime_type, where=f"/documents/{position}/content"
-                )
+                where = f"/documents/{position}/content"
+                loaded = self.reader.load(context, document.content, document.mime_type, where=where, text=False)
                 name = _free_name(loaded, set(known.values()), len(known) + 1)
                 file = SessionFile(name, loaded.mime_type, loaded.data, digest)
                 self.store.put_files(context, session.session_id, [file])
@@ -159,14 +164,12 @@ class SessionDocuments:
 
     def _text(self, context: CallContext, document: TurnDocument, position: int) -> str:
         where = f"/documents/{position}/content"
-        loaded = self.reader.load(context, document.content, document.mime_type, where=where)
-        if loaded.text is None:
-            raise BadRequest(
-                f"a document of type {loaded.mime_type} has no text that the model could be told; an agent with "
-                "builtin::code_interpreter takes it as a file",
-                where=where,
-            )
-        return loaded.text
+        try:
+            loaded = self.reader.load(context, document.content, document.mime_type, where=where)
+        except Unsupported as error:
+            tip = "an agent with builtin::code_interpreter takes it as a file"
+            raise Unsupported(f"{error.message}; {tip}", where=error.where, internal=error.internal) from error
+        return loaded.text or ""
 
 
 def vector_db_of(session: StoredSession) -> str:

@@ -86,6 +86,10 @@ class Agents:
         store.create_agent(context, agent_id, config)
         return agent_id
 
+    def check(self, context: CallContext, config: m.AgentConfig) -> None:
+        """Return if an agent could be made of this. Raises as `create`."""
+        self._checks.plan(context, config)
+
     def delete(self, context: CallContext, agent_id: str) -> None:
         """Remove an agent with its sessions and all that is theirs. Raises NotFound, Forbidden."""
         agent = self._agent(context, agent_id)

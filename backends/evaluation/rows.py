@@ -35,7 +35,9 @@ def is_chat(row: JsonObject, *, where: str) -> bool:
 
 def messages_of(row: JsonObject, *, where: str) -> list[Message]:
     """The conversation of a row. Raises BadRequest: its column holds no list of messages."""
-    return _read(_MESSAGES, _literal(row[CHAT], where=f"{where}/{CHAT}"), "a list of messages", where=f"{where}/{CHAT}")
+    place = f"{where}/{CHAT}"
+    messages: list[Message] = _read(_MESSAGES, _literal(row[CHAT], where=place), "a list of messages", where=place)
+    return messages
 
 
 def content_of(row: JsonObject, *, where: str) -> InterleavedContent:
@@ -46,7 +48,8 @@ def content_of(row: JsonObject, *, where: str) -> InterleavedContent:
             return _CONTENT.validate_python(json.loads(value))
         except (ValueError, RecursionError):  # a plain text
             return value
-    return _read(_CONTENT, value, "content", where=f"{where}/{COMPLETION}")
+    content: InterleavedContent = _read(_CONTENT, value, "content", where=f"{where}/{COMPLETION}")
+    return content
 
 
 def tools_of(row: JsonObject, *, where: str) -> tuple[ToolDefinition, ...]:

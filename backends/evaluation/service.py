@@ -14,7 +14,7 @@ from backends.jobs.running import RunningJob
 from backends.jobs.service import Jobs
 from backends.ports import JsonObject
 from backends.resources import Datasets, EvalTasks
-from backends.scoring import Scoring
+from backends.scoring.service import Scoring
 from generated.models import (
     AppEvalTaskConfig,
     EvalTask,
@@ -52,7 +52,7 @@ class Evaluation:
         """
         self._task(context, task_id)
         functions = _functions(request.scoring_functions, request.task_config)
-        self._scoring.check(context, functions, where="/scoring_functions")
+        self._scoring.check(context, functions, functions_where="/scoring_functions")
         rows = request.input_rows[: request.task_config.num_examples]
         candidate = self._candidates.open(context, request.task_config.eval_candidate)
         try:
@@ -68,8 +68,10 @@ class Evaluation:
             NotFound: no such task. BadRequest, UnknownReference: what can be known of the job's failure already.
         """
         task = self._task(context, task_id)
-        self._scoring.check(context, _functions(task.scoring_functions, request.task_config), where=_CONFIG_AT)
-        self._datasets.find(context, task.dataset_id, where="/task_id")
+        self._scoring.check(
+            context, _functions(task.scoring_functions, request.task_config), functions_where=_CONFIG_AT
+        )
+        self._datasets.check(context, task.dataset_id, where="/task_id")
         self._candidates.check(context, request.task_config.eval_candidate)
         return self._jobs.submit(context, "eval", task_id, request.model_dump(mode="json", exclude_none=True))
 
@@ -109,7 +111,7 @@ class Evaluation:
             raise BadRequest(f"eval task {job.job.subject!r} is gone")
         config = _CONFIG.validate_python(job.job.request["task_config"])
         functions = _functions(task.scoring_functions, config)
-        self._scoring.check(context, functions, where=_CONFIG_AT)
+        self._scoring.check(context, functions, functions_where=_CONFIG_AT)
         rows = list(
             self._datasets.read(context, task.dataset_id, where="/dataset_id", start=0, limit=config.num_examples)
         )

@@ -9,17 +9,15 @@ import random
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
-from backends.errors import Conflict, NotFound, StackError, Unavailable
+from backends.errors import NotFound, StackError, Unavailable
 from backends.lance.durability import Flusher, set_aside_torn_versions, table_directory
 from backends.lance.failures import RAW_ERRORS, is_conflict, is_missing, is_vanished, translated
 from backends.vector_rows import check_table_name
 
 if TYPE_CHECKING:
     from lancedb.db import AsyncConnection
-
-    from backends.lance.table import ChunkTable
 
 T = TypeVar("T")
 ATTEMPTS = 8
@@ -29,6 +27,19 @@ CLOSE_S = 5.0
 _LIST_PAGE = 1000
 
 
+class OpenTable(Protocol):
+    """A table of one kind, used in the event loop that opened it. `ChunkTable` and `RowTable` are the kinds."""
+
+    @classmethod
+    async def open(cls, connection: AsyncConnection, name: str) -> Self: ...
+
+    async def refresh(self) -> None:
+        """See what any process committed before this call."""
+
+
+TableT = TypeVar("TableT", bound=OpenTable)
+
+
 def local_directory(location: str) -> Path | None:
     """The directory of a location on this machine, None for object storage."""
     if location.startswith("file://"):
@@ -36,21 +47,31 @@ def local_directory(location: str) -> Path | None:
     return None if "://" in location else Path(location)
 
 
-class LanceDatabase:
-    """Tables by name, for any number of threads. Importing lancedb takes seconds, so the first use does it.
+class LanceDatabase(Generic[TableT]):
+    """Tables of one kind by name, for any number of threads.
 
-    fsync: flushes the file of a descriptor to disk, as `os.fsync`.
+    kind: imports the class of the tables. Importing lancedb takes seconds, so the first use does it.
+    fsync: flushes the file of a descriptor to disk, as `os.fsync`. noun: whose tables they are, for messages.
     """
 
-    def __init__(self, location: str, *, fsync: Callable[[int], None] = os.fsync) -> None:
+    def __init__(
+        self,
+        location: str,
+        kind: Callable[[], type[TableT]],
+        *,
+        fsync: Callable[[int], None] = os.fsync,
+        noun: str = "vector db",
+    ) -> None:
         self.location = location
         self.directory = local_directory(location)
         self._flusher = Flusher(self.directory, fsync)
         self._lock = threading.Lock()
-        self._session: _Session | None = None
+        self._session: _Session[TableT] | None = None
+        self._kind = kind
+        self._noun = noun
         self._closed = False
 
-    def run(self, name: str, operation: Callable[[ChunkTable], Awaitable[T]]) -> T:
+    def run(self, name: str, operation: Callable[[TableT], Awaitable[T]]) -> T:
         """The operation's result on the table; repeated while other writers win or the table is being dropped.
 
         The operation must be safe to repeat after an error, as a single commit or a read is.
@@ -61,7 +82,7 @@ class LanceDatabase:
         check_table_name(name)
         return self._submit(lambda session: session.run(name, operation))
 
-    def commit(self, name: str, operation: Callable[[ChunkTable], Awaitable[T]]) -> T:
+    def commit(self, name: str, operation: Callable[[TableT], Awaitable[T]]) -> T:
         """As `run`, for an operation that writes: what it committed is on disk on return.
 
         Raises as `run`, and as `Flusher.flush`.
@@ -70,22 +91,16 @@ class LanceDatabase:
         self._flusher.flush(name)
         return done
 
-    def dimension(self, name: str) -> int:
-        """Dimension of the table's vectors, by memory where that was asked before. Raises as `run`."""
+    def known(self, name: str) -> TableT | None:
+        """The table if this process has it open: of it only what never changes may be asked."""
         session = self._session
-        known = session.tables.get(name) if session is not None and session.process == os.getpid() else None
-        return self.run(name, _dimension) if known is None or self._closed else known.dimension
+        return session.tables.get(name) if session is not None and session.process == os.getpid() else None
 
-    def create(self, name: str, dimension: int) -> None:
-        """Make an empty table unless there is one; it is on disk on return.
-
-        Raises Conflict: there is one of another dimension.
-        """
+    def make(self, name: str, operation: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        """Make a table by the operation unless there is one; it is on disk on return. Raises as `run`."""
         check_table_name(name)
-        have = self._submit(lambda session: session.create(name, dimension))
+        self._submit(lambda session: session.make(name, operation))
         self._flusher.flush(name)
-        if have != dimension:
-            raise Conflict(f"vector table {name} exists with {have} dimensions, not {dimension}")
 
     def drop(self, name: str) -> None:
         """Remove the table and its files, if it is there."""
@@ -118,11 +133,11 @@ class LanceDatabase:
         if session is not None and session.process == os.getpid():
             session.close()
 
-    def _submit(self, call: Callable[[_Session], Coroutine[Any, Any, T]]) -> T:
+    def _submit(self, call: Callable[[_Session[TableT]], Coroutine[Any, Any, T]]) -> T:
         with self._lock:
             self.check_open()
             if self._session is None or self._session.process != os.getpid():
-                self._session = _Session(self.location, _chunk_table())
+                self._session = _Session(self.location, self._noun, _imported(self._kind))
             session = self._session
             pending = asyncio.run_coroutine_threadsafe(call(session), session.loop)
         try:
@@ -134,21 +149,22 @@ class LanceDatabase:
             raise
 
 
-class _Session:
+class _Session(Generic[TableT]):
     """One process's event loop, connection and open tables; a fork makes its own."""
 
-    def __init__(self, location: str, chunk_table: type[ChunkTable]) -> None:
+    def __init__(self, location: str, noun: str, kind: type[TableT]) -> None:
         self.process = os.getpid()
         self.loop = asyncio.new_event_loop()
-        self.tables: dict[str, ChunkTable] = {}
+        self.tables: dict[str, TableT] = {}
         self._location = location
         self._directory = local_directory(location)
-        self._chunk_table = chunk_table
+        self._noun = noun
+        self._kind = kind
         self._connection: AsyncConnection | None = None
         self._thread = threading.Thread(target=self.loop.run_forever, name="lance", daemon=True)
         self._thread.start()
 
-    async def run(self, name: str, operation: Callable[[ChunkTable], Awaitable[T]]) -> T:
+    async def run(self, name: str, operation: Callable[[TableT], Awaitable[T]]) -> T:
         async def attempt() -> T:
             known = self.tables.get(name)
             if known is not None:
@@ -157,18 +173,16 @@ class _Session:
 
         return await self._guarded(name, attempt)
 
-    async def create(self, name: str, dimension: int) -> int:
-        """The dimension of the table, which was made unless it existed."""
-
-        async def attempt() -> int:
+    async def make(self, name: str, operation: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        async def attempt() -> None:
             try:
-                await self._chunk_table.create(await self.connection(), name, dimension)
+                await operation(await self.connection())
             except ValueError as error:
                 if not is_conflict(error):
                     raise
-            return (await self._open(name)).dimension
+            await self._open(name)
 
-        return await self._guarded(name, attempt, table_must_exist=False)
+        await self._guarded(name, attempt, table_must_exist=False)
 
     async def drop(self, name: str) -> None:
         async def attempt() -> None:
@@ -196,7 +210,9 @@ class _Session:
 
     async def connection(self) -> AsyncConnection:
         if self._connection is None:
-            self._connection = await self._chunk_table.connect(self._location)
+            import lancedb
+
+            self._connection = await lancedb.connect_async(self._location)
         return self._connection
 
     def close(self) -> None:
@@ -215,12 +231,12 @@ class _Session:
             self._connection.close()  # type: ignore[no-untyped-call]
         self.loop.stop()
 
-    async def _open(self, name: str) -> ChunkTable:
+    async def _open(self, name: str) -> TableT:
         found = self.tables.get(name)
         if found is None:
             if self._directory is not None:
                 set_aside_torn_versions(table_directory(self._directory, name))
-            found = await self._chunk_table.open(await self.connection(), name)
+            found = await self._kind.open(await self.connection(), name)
             while len(self.tables) >= OPEN_TABLES:
                 self.tables.pop(next(iter(self.tables)))
             self.tables[name] = found
@@ -239,7 +255,7 @@ class _Session:
                     raise
                 self.tables.pop(name, None)
                 if table_must_exist and not await self._exists(name):
-                    raise NotFound("the vector db's table does not exist", internal=name) from error
+                    raise NotFound(f"the {self._noun}'s table does not exist", internal=name) from error
                 if not left or not (is_conflict(error) or is_vanished(error)):
                     raise translated(error, name) from error
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
@@ -248,20 +264,14 @@ class _Session:
 
     async def _exists(self, name: str) -> bool:
         try:
-            await self._chunk_table.open(await self.connection(), name)
+            await self._kind.open(await self.connection(), name)
         except RAW_ERRORS as error:
             return not is_missing(error)
         return True
 
 
-async def _dimension(table: ChunkTable) -> int:
-    return table.dimension
-
-
-def _chunk_table() -> type[ChunkTable]:
+def _imported(kind: Callable[[], type[TableT]]) -> type[TableT]:
     # LanceDB's Rust part logs to stderr by itself; what fails reaches us as an exception anyway.
     os.environ.setdefault("LANCEDB_LOG", "error")
     os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
-    from backends.lance.table import ChunkTable
-
-    return ChunkTable
+    return kind()

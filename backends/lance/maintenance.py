@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from backends.config import VectorSettings
 from backends.errors import NotFound, StackError
 from backends.lance.database import LanceDatabase
 from backends.lance.lease import MaintenanceLease
+
+if TYPE_CHECKING:
+    from backends.lance.table import ChunkTable
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +90,7 @@ class Maintainer:
 
     def __init__(
         self,
-        database: LanceDatabase,
+        database: LanceDatabase[ChunkTable],
         settings: VectorSettings,
         *,
         now: Callable[[], datetime],

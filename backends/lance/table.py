@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 from lancedb.db import AsyncConnection
@@ -41,11 +40,6 @@ class ChunkTable:
     def __init__(self, table: AsyncTable, dimension: int) -> None:
         self._table = table
         self.dimension = dimension
-
-    @staticmethod
-    async def connect(location: str) -> AsyncConnection:
-        """A connection whose tables look for other processes' commits only at `refresh`."""
-        return await lancedb.connect_async(location)
 
     @classmethod
     async def open(cls, connection: AsyncConnection, name: str) -> ChunkTable:

@@ -6,13 +6,14 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.config import VectorSettings
 from backends.context import CallContext
-from backends.errors import Unavailable
+from backends.errors import Conflict, Unavailable
 from backends.lance.database import LanceDatabase
 from backends.lance.maintenance import Maintainer
 from backends.lance.writers import WriterTurns
@@ -28,6 +29,9 @@ from backends.vector_rows import (
     unit_rows,
     unit_vector,
 )
+
+if TYPE_CHECKING:
+    from backends.lance.table import ChunkTable
 
 
 class LanceVectorIndex:
@@ -50,7 +54,7 @@ class LanceVectorIndex:
     ) -> None:
         self._now = clock
         self._new_id = new_id
-        self._database = LanceDatabase(location, fsync=fsync)
+        self._database = LanceDatabase(location, chunk_table, fsync=fsync)
         self._turns = WriterTurns(self._database.directory)
         self._maintainer = Maintainer(self._database, settings, now=clock)
         if background:
@@ -60,7 +64,12 @@ class LanceVectorIndex:
         context.check()
         check_table_name(table)
         check_dimension(dimension)
-        self._database.create(table, dimension)
+        from backends.lance.table import ChunkTable
+
+        self._database.make(table, lambda connection: ChunkTable.create(connection, table, dimension))
+        have = self._dimension(table)
+        if have != dimension:
+            raise Conflict(f"vector table {table} exists with {have} dimensions, not {dimension}")
 
     def drop(self, context: CallContext, table: str) -> None:
         context.check()
@@ -71,7 +80,7 @@ class LanceVectorIndex:
     ) -> None:
         context.check()
         rows = rows_of(chunks)
-        units = unit_rows(vectors, self._database.dimension(table), rows=len(rows))
+        units = unit_rows(vectors, self._dimension(table), rows=len(rows))
         if not rows:
             return
         from backends.lance.rows import to_arrow
@@ -90,7 +99,7 @@ class LanceVectorIndex:
         context.check()
         rows = rows_of(chunks)
         ids = checked_document_ids(document_ids, rows)
-        units = unit_rows(vectors, self._database.dimension(table), rows=len(rows))
+        units = unit_rows(vectors, self._dimension(table), rows=len(rows))
         from backends.lance.rows import to_arrow
 
         arrow = to_arrow([self._new_id() for _ in rows], rows, units)
@@ -110,7 +119,7 @@ class LanceVectorIndex:
         checked_max_chunks(max_chunks)
         check_threshold(score_threshold)
         now = self._now()
-        unit = unit_vector(vector, self._database.dimension(table))
+        unit = unit_vector(vector, self._dimension(table))
         hits = self._database.run(table, lambda found: found.nearest(unit, max_chunks, now))
         return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
 
@@ -146,3 +155,18 @@ class LanceVectorIndex:
         self._maintainer.stop()
         self._database.close()
         self._maintainer.close()
+
+    def _dimension(self, table: str) -> int:
+        """Dimension of the table's vectors, by memory where that was asked before."""
+        known = self._database.known(table)
+        return self._database.run(table, _dimension) if known is None else known.dimension
+
+
+async def _dimension(table: ChunkTable) -> int:
+    return table.dimension
+
+
+def chunk_table() -> type[ChunkTable]:
+    from backends.lance.table import ChunkTable
+
+    return ChunkTable

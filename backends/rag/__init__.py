@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from backends.rag.given import GivenTexts
 from backends.rag.retrieval import Rag
 
-__all__ = ["GivenTexts", "Rag"]
+__all__ = ["Rag"]

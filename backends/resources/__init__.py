@@ -7,10 +7,11 @@ from backends.resources.eval_tasks import EvalTasks
 from backends.resources.models import Models
 from backends.resources.scoring_functions import ScoringFunctions
 from backends.resources.shields import Shields
-from backends.resources.tool_groups import ToolGroups
+from backends.resources.tool_groups import BUILTIN, ToolGroups
 from backends.resources.vector_dbs import OpenVectorDb, VectorDbs
 
 __all__ = [
+    "BUILTIN",
     "Datasets",
     "EvalTasks",
     "Models",

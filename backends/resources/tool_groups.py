@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, NotFound, UnknownReference
+from backends.errors import BadRequest, Conflict, NotFound, UnknownReference, Unsupported
 from backends.ports import (
     JsonObject,
     Resource,
@@ -20,7 +20,20 @@ from backends.ports import (
 from backends.providers import Provider, Providers
 from backends.resources.registry import Registry
 from backends.resources.rules import check_id, name_some, retry_conflicts
-from generated.models import RegisterToolGroupRequest, Tool, ToolDef, ToolGroup
+from backends.tools.arguments import checked
+from generated.models import URL, RegisterToolGroupRequest, Tool, ToolDef, ToolGroup, ToolParameter
+
+MCP = ("remote::model-context-protocol",)
+BUILTIN: Mapping[str, Sequence[str]] = {
+    "builtin::rag": ("inline::rag-runtime",),
+    "builtin::code_interpreter": ("inline::code-interpreter",),
+    "builtin::websearch": ("remote::tavily-search", "remote::brave-search"),
+    "builtin::wolfram_alpha": ("remote::wolfram-alpha",),
+}
+"""Tool groups that need no registration to be known, and the types of providers that serve them."""
+REFUSED = "photogen"
+_SAME = {"brave_search": "web_search"}
+"""Names that models know tools by."""
 
 
 class ToolGroups:
@@ -44,7 +57,8 @@ class ToolGroups:
             Conflict: a tool's name belongs to another group; nothing has changed.
         """
         body = request.model_dump(mode="json", include={"mcp_endpoint", "args"}, exclude_none=True)
-        provider, group = self._registry.prepare(request.toolgroup_id, request.provider_id, None, body)
+        serving = self._serving(request.toolgroup_id, request.mcp_endpoint, request.provider_id)
+        provider, group = self._registry.prepare(request.toolgroup_id, serving.provider_id, None, body)
         definitions = self._runtime(provider).list_tools(context, request.toolgroup_id, request.mcp_endpoint)
         tools = {tool.identifier: tool for tool in (_tool_resource(group, found) for found in definitions)}
         if len(tools) < len(definitions):
@@ -92,14 +106,66 @@ class ToolGroups:
         Raises:
             UnknownReference: no such tool. What `ToolRuntime.invoke` raises.
         """
-        resource = self._store.get(context, "tool", name)
+        if name == REFUSED:
+            raise Unsupported(f"the tool {REFUSED} is not offered", where=where)
+        resource = self._store.get(context, "tool", name) or self._store.get(context, "tool", _SAME.get(name, name))
         if resource is None:
             self._providers.require("tool_runtime")
             there = name_some([tool.identifier for tool in self._store.list(context, "tool")])
             raise UnknownReference(f"tool {name!r} not found; registered: {there}", where=where)
         group = self._registry.existing(context, resource.body["toolgroup_id"])
         runtime = self._runtime(self._providers.resolve("tool_runtime", resource.provider_id))
-        return runtime.invoke(context, resource, group, {**group.body.get("args", {}), **arguments}, files)
+        taken = checked(
+            arguments,
+            resource.body["parameters"],
+            below=group.body.get("args") or {},
+            tool=name,
+            where=f"{where.rpartition('/')[0]}/kwargs",
+        )
+        return runtime.invoke(context, resource, group, taken, files)
+
+    def offered(self, context: CallContext, toolgroup_id: str | None, endpoint: URL | None) -> Sequence[ToolDef]:
+        """The tools of an MCP endpoint, of a group that is registered or that a provider knows, or all registered ones.
+
+        Raises:
+            UnknownReference: no such group. What `ToolRuntime.list_tools` raises.
+        """
+        if endpoint is not None:
+            provider = self._serving(toolgroup_id or "", endpoint)
+            return self._runtime(provider).list_tools(context, toolgroup_id or "", endpoint)
+        if toolgroup_id is None or self._registry.get(context, toolgroup_id) is not None:
+            return [_definition(tool) for tool in self._tools(context, toolgroup_id)]
+        if toolgroup_id not in BUILTIN:
+            there = name_some([group.identifier for group in self._registry.list(context)])
+            raise UnknownReference(f"tool group {toolgroup_id!r} not found; registered: {there}", where="tool_group_id")
+        return self._runtime(self._serving(toolgroup_id, None)).list_tools(context, toolgroup_id, None)
+
+    def register_if_served(self, context: CallContext, toolgroup_id: str) -> bool:
+        """Register a builtin group where a provider serves it and nobody registered it; True if it was done.
+
+        Raises:
+            StackError: its provider cannot serve it here.
+        """
+        if self._registry.get(context, toolgroup_id) is not None:
+            return False
+        served = [p for p in self._providers.list() if p.provider_type in BUILTIN[toolgroup_id]]
+        if not served:
+            return False
+        self.register(context, RegisterToolGroupRequest(toolgroup_id=toolgroup_id, provider_id=served[0].provider_id))
+        return True
+
+    def _serving(self, toolgroup_id: str, endpoint: URL | None, named: str | None = None) -> Provider:
+        """The provider of a group: the one that is named, else of the type that serves such groups, else the default.
+
+        Raises NoProvider, BadRequest: there is none, or several and no default.
+        """
+        types = MCP if endpoint is not None else BUILTIN.get(toolgroup_id, ())
+        if named is None:
+            for kind in types:
+                for provider in self._providers.list():
+                    if provider.api == "tool_runtime" and provider.provider_type == kind:
+                        return provider
+        return self._providers.resolve("tool_runtime", named)
 
     def _runtime(self, provider: Provider) -> ToolRuntime:
         runtime = self._runtimes.get(provider.provider_id)
@@ -145,6 +211,15 @@ def _tool_resource(group: Resource, definition: ToolDef) -> Resource:
         "metadata": definition.metadata or {},
     }
     return Resource("tool", definition.name, group.provider_id, definition.name, body)
+
+
+def _definition(resource: Resource) -> ToolDef:
+    return ToolDef(
+        name=resource.identifier,
+        description=resource.body["description"],
+        parameters=[ToolParameter.model_validate(parameter) for parameter in resource.body["parameters"]],
+        metadata=resource.body["metadata"],
+    )
 
 
 def _group(resource: Resource) -> ToolGroup:

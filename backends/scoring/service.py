@@ -53,12 +53,7 @@ class Scoring:
         """
         if not rows:
             raise BadRequest("there are no rows to score", where=where)
-        if not functions:
-            raise BadRequest("name at least one scoring function", where=functions_where)
-        opened = {
-            name: self._open(context, name, params, f"{functions_where}/{_escaped(name)}")
-            for name, params in functions.items()
-        }
+        opened = self._opened(context, functions, functions_where)
         results = {}
         for name, (scorer, aggregations) in opened.items():
             scored = list(_scored(context, scorer, rows, where))
@@ -66,6 +61,22 @@ class Scoring:
                 score_rows=scored, aggregated_results=aggregate([row["score"] for row in scored], aggregations)
             )
         return results
+
+    def check(
+        self, context: CallContext, functions: Mapping[str, ScoringFnParams | None], *, functions_where: str
+    ) -> None:
+        """Return if the functions can be run. Raises as `score`."""
+        self._opened(context, functions, functions_where)
+
+    def _opened(
+        self, context: CallContext, functions: Mapping[str, ScoringFnParams | None], functions_where: str
+    ) -> dict[str, tuple[Judge | Comparison, Sequence[AggregationFunctionType]]]:
+        if not functions:
+            raise BadRequest("name at least one scoring function", where=functions_where)
+        return {
+            name: self._open(context, name, params, f"{functions_where}/{_escaped(name)}")
+            for name, params in functions.items()
+        }
 
     def _open(
         self, context: CallContext, name: str, given: ScoringFnParams | None, where: str

@@ -87,7 +87,7 @@ class Reader:
             yield Pair(chosen, rejected)
 
     def _answered(self, messages: Sequence[Message], answer: str, where: str) -> Example:
-        prompt = self._read_chat(ChatPrompt(tuple(messages))).ids
+        prompt = self._read_chat(ChatPrompt(tuple(messages)), formatted=False).ids
         learnt = [*self._encode(answer), self._end]
         tokens = (*prompt, *learnt)
         if len(tokens) > self._max_tokens:
@@ -130,5 +130,5 @@ def _end_of_turn(language: Language) -> int:
             UserMessage(content=mark),
         )
     )
-    ids = language.read_chat(chat).ids
+    ids = language.read_chat(chat, formatted=False).ids
     return next((token for token in ids if token in language.ends), max(language.ends))

@@ -205,7 +205,7 @@ class Trainer:
             tokens[row, :size] = example.tokens
             labels[row, :size] = np.where(example.answers, example.tokens, _IGNORED)
             mask[row, :size] = 1
-        return tuple(torch.from_numpy(each).to(self._device) for each in (tokens, labels, mask))  # type: ignore[return-value]
+        return tuple(torch.from_numpy(each).to(self._device) for each in (tokens, labels, mask))
 
 
 def preference_loss(gains: torch.Tensor, preference: Preference) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, NoProvider, UnknownReference
+from backends.errors import BadRequest, Conflict, NoProvider, NotFound
 from backends.jobs.records import Job
 from backends.jobs.running import RunningJob
 from backends.jobs.service import Jobs
@@ -52,7 +52,7 @@ class Training:
         body: JsonObject = {"kind": "preference", "request": request.model_dump(mode="json", exclude_none=True)}
         return self._submit(context, request.job_uuid, preference_plan(request), body)
 
-    def list(self, context: CallContext) -> list[Job]:
+    def jobs(self, context: CallContext) -> list[Job]:
         """All jobs, oldest first. Raises NoProvider."""
         self._providers.require("post_training")
         return self._jobs.list(context, "post_training")
@@ -78,9 +78,9 @@ class Training:
         return None if job is None else list(self._checkpoints(job))
 
     def cancel(self, context: CallContext, job_uuid: str) -> None:
-        """End a job as failed; one that has ended stays as it is. Raises UnknownReference."""
+        """End a job as failed; one that has ended stays as it is. Raises NotFound."""
         if self._jobs.get(context, "post_training", job_uuid) is None:
-            raise UnknownReference(f"job {job_uuid!r} not found", where="/job_uuid")
+            raise NotFound(f"job {job_uuid!r} not found", where="/job_uuid")
         self._jobs.cancel(context, "post_training", job_uuid, where="/job_uuid")
 
     def work(self, job: RunningJob) -> JsonObject:
@@ -123,9 +123,9 @@ class Training:
         field = "/model" if plan.preference is None else "/finetuned_model"
         _, base = self._models.stored_name(context, plan.model, where=field)
         data = plan.training.data_config
-        self._datasets.find(context, data.dataset_id, where=_DATASET)
+        self._datasets.check(context, data.dataset_id, where=_DATASET)
         if data.validation_dataset_id:
-            self._datasets.find(context, data.validation_dataset_id, where=_VALIDATION)
+            self._datasets.check(context, data.validation_dataset_id, where=_VALIDATION)
         trainer.check(plan, base)
         return self._jobs.submit(context, "post_training", plan.model, body, job_uuid)
 

@@ -17,7 +17,7 @@ from backends.models.store import ModelStore, StoredModel
 from backends.onnx.config import DecoderConfig, read_model_config
 from backends.onnx.conversation import load_language
 from backends.onnx.convert.decoder_stored import StoredDecoder
-from backends.onnx.session import usable_cores
+from backends.onnx.session import core_count
 from backends.ports import JsonObject, TrainedEpoch
 from backends.training.plan import Lora, Plan, Quantised
 from backends.training.publish import TrainedSource
@@ -61,7 +61,7 @@ class TorchTrainer:
 
         base = self._store.get(model)
         device = self._device(torch)
-        torch.set_num_threads(self._settings.threads or usable_cores())
+        torch.set_num_threads(self._settings.threads or core_count())
         examples = self._examples(plan, base, rows)
         held_out = self._examples(plan, base, validation)
 

@@ -133,6 +133,7 @@ def test_every_api_has_an_in_memory_form_that_answers_and_closes_twice() -> None
         "inference:m:classifier",
         "vector_io:m:vectors",
         "agents:m:agents",
+        "datasetio:m:rows",
         "telemetry:m:telemetry",
     }
     for service in providers.services().values():

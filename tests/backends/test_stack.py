@@ -30,6 +30,7 @@ def test_an_open_stack_names_its_services_and_its_version(tmp_path: Path) -> Non
         "inference:memory:classifier",
         "vector_io:memory:vectors",
         "agents:memory:agents",
+        "datasetio:memory:rows",
         "telemetry:memory:telemetry",
     }
     for service in stack.services().values():

@@ -51,6 +51,31 @@ def model_id_with_slashes_registers_reads_and_unregisters(client: LlamaStackClie
     assert client.models.retrieve(name) is None
 
 
+def dataset_is_registered_read_filtered_and_appended_to(client: LlamaStackClient) -> None:
+    name = f"journey/{uuid.uuid4()}"
+    csv = "data:text/csv,input_query,messages%0Ahello,\"[{'role': 'user', 'content': 'hi'}]\"%0A"
+    schema = {"input_query": {"type": "string"}, "messages": {"type": "chat_completion_input"}}
+    client.datasets.register(dataset_id=name, dataset_schema=schema, url={"uri": csv})
+    row = {"input_query": "it's", "messages": [{"role": "user", "content": [{"type": "text", "text": "ü"}]}]}
+    client.datasetio.append_rows(dataset_id=name, rows=[row])
+    first = client.datasetio.get_rows_paginated(dataset_id=name, rows_in_page=1)
+    assert first.rows == [{"input_query": "hello", "messages": [{"role": "user", "content": "hi"}]}]
+    rest = client.datasetio.get_rows_paginated(dataset_id=name, rows_in_page=-1, page_token=first.next_page_token)
+    assert rest.rows == [row]
+    found = client.datasetio.get_rows_paginated(
+        dataset_id=name, rows_in_page=9, filter_condition="input_query = 'it''s'"
+    )
+    assert found.rows == [row]
+    try:
+        client.datasetio.append_rows(dataset_id=name, rows=[{"input_query": 3, "messages": None}])
+    except BadRequestError as error:
+        assert "input_query" in str(error)
+    else:
+        raise AssertionError("a row of another type was taken")
+    client.datasets.unregister(name)
+    assert client.datasets.retrieve(name) is None
+
+
 def chat_completion_answers(client: LlamaStackClient) -> None:
     answer = client.inference.chat_completion(model_id=LLM, messages=ASK, sampling_params=GREEDY)
     message = answer.completion_message

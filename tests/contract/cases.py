@@ -6,9 +6,11 @@ Run against the real profile, where lengths are capped so that the whole set tak
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from generated.operations import OPERATIONS
 
@@ -45,7 +47,7 @@ def learnt(answer: Any) -> dict[str, str]:
     """What later cases may ask for: the ids that the server made, `<agent_id>` and the like."""
     if not isinstance(answer, dict):
         return {}
-    found = {f"<{name}>": answer[name] for name in ("agent_id", "session_id", "turn_id") if name in answer}
+    found = {f"<{name}>": answer[name] for name in ("agent_id", "session_id", "turn_id", "job_id") if name in answer}
     steps = answer.get("steps") or [{}]
     return found | ({"<step_id>": steps[0]["step_id"]} if "step_id" in steps[0] else {})
 
@@ -72,8 +74,14 @@ TRAINING = {
     "max_steps_per_epoch": 1,
     "gradient_accumulation_steps": 1,
     "max_validation_steps": 1,
-    "data_config": {"dataset_id": "contract::data", "batch_size": 1, "shuffle": False, "data_format": "instruct"},
+    "data_config": {"dataset_id": "contract::spans", "batch_size": 1, "shuffle": False, "data_format": "instruct"},
     "optimizer_config": {"optimizer_type": "adamw", "lr": 1e-4, "weight_decay": 0.1, "num_warmup_steps": 0},
+}
+JOB = {"task_id": "contract::task", "job_id": "<job_id>"}
+ROW = {
+    "chat_completion_input": "[{'role': 'user', 'content': 'Capital of France?'}]",
+    "expected_answer": "Paris",
+    "generated_answer": "Paris",
 }
 EVAL_CONFIG = {
     "type": "benchmark",
@@ -131,14 +139,14 @@ CASES = [
         "register_dataset",
         body={
             "dataset_id": "contract::data",
-            "dataset_schema": {"a": {"type": "string"}},
-            "url": {"uri": "data:text/csv;base64,YQoxCg=="},
+            "dataset_schema": {name: {"type": "string"} for name in ROW},
+            "url": {"uri": f"data:application/jsonl,{quote(json.dumps(ROW))}"},
         },
     ),
     Case("list_datasets"),
     Case("retrieve_dataset", {"dataset_id": "contract::data"}),
     Case("get_rows_paginated", query={"dataset_id": "contract::data", "rows_in_page": "1"}),
-    Case("append_rows", body={"dataset_id": "contract::data", "rows": [{"a": "2"}]}),
+    Case("append_rows", body={"dataset_id": "contract::data", "rows": [ROW]}),
     Case(
         "register_scoring_function",
         body={
@@ -171,21 +179,22 @@ CASES = [
     Case(
         "evaluate_rows",
         {"task_id": "contract::task"},
-        body={"input_rows": [{"a": "1"}], "scoring_functions": ["basic::equality"], "task_config": EVAL_CONFIG},
+        body={"input_rows": [ROW], "scoring_functions": ["basic::equality"], "task_config": EVAL_CONFIG},
     ),
     Case("run_eval", {"task_id": "contract::task"}, body={"task_config": EVAL_CONFIG}),
     Case("eval_job_status", {"task_id": "contract::task", "job_id": NEVER}),
-    Case("retrieve_eval_job_result", {"task_id": "contract::task", "job_id": NEVER}),
-    Case("cancel_eval_job", {"task_id": "contract::task", "job_id": NEVER}),
+    Case("eval_job_status", JOB),
+    Case("retrieve_eval_job_result", JOB),
+    Case("cancel_eval_job", JOB),
     Case("unregister_dataset", {"dataset_id": "contract::data"}),
-    Case("register_tool_group", body={"toolgroup_id": "contract::tools", "provider_id": "rag-runtime"}),
+    Case("register_tool_group", body={"toolgroup_id": "builtin::wolfram_alpha", "provider_id": "wolfram-alpha"}),
     Case("list_tool_groups"),
-    Case("get_tool_group", {"toolgroup_id": "contract::tools"}),
+    Case("get_tool_group", {"toolgroup_id": "builtin::wolfram_alpha"}),
     Case("list_tools"),
-    Case("get_tool", {"tool_name": "query_from_memory"}),
-    Case("list_runtime_tools", query={"tool_group_id": "contract::tools"}),
-    Case("invoke_tool", body={"tool_name": "contract_tool", "kwargs": {}}),
-    Case("unregister_tool_group", {"toolgroup_id": "contract::tools"}),
+    Case("get_tool", {"tool_name": "wolfram_alpha"}),
+    Case("list_runtime_tools", query={"tool_group_id": "builtin::wolfram_alpha"}),
+    Case("invoke_tool", body={"tool_name": "wolfram_alpha", "kwargs": {"query": "1 + 1"}}),
+    Case("unregister_tool_group", {"toolgroup_id": "builtin::wolfram_alpha"}),
     Case("create_agent", body={"agent_config": AGENT}),
     Case("create_session", {"agent_id": "<agent_id>"}, body={"session_name": "s"}),
     Case("create_turn", SESSION, body={"messages": [USER], "stream": True}),
@@ -214,11 +223,19 @@ CASES = [
     Case("get_span_tree", {"span_id": SPAN}),
     Case("query_spans", query=_span_query()),
     Case(
+        "register_dataset",
+        body={
+            "dataset_id": "contract::spans",
+            "dataset_schema": {"a": {"type": "string"}},
+            "url": {"uri": "data:application/jsonl,"},
+        },
+    ),
+    Case(
         "save_spans_to_dataset",
         body={
             "attribute_filters": [{"key": "a", "op": "eq", "value": "b"}],
             "attributes_to_save": ["a"],
-            "dataset_id": "contract::data",
+            "dataset_id": "contract::spans",
         },
     ),
     Case(

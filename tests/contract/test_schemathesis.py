@@ -19,7 +19,7 @@ from tests.contract.built import unbuilt
 from tests.contract.cases import CASES, EMBEDDER
 from tests.contract.faulty import FAULTS, faulty
 from tests.contract.run import Report, run_schemathesis
-from tests.contract.view import SCORING_FUNCTION, SHIELD, TOOL_GROUP, VECTOR_DB, published, server_view
+from tests.contract.view import DATASET, SCORING_FUNCTION, SHIELD, TOOL_GROUP, VECTOR_DB, published, server_view
 from tests.servers import PROFILES, RunningServer, running
 
 EXCLUSIONS = Path(__file__).with_name("exclusions.toml")
@@ -37,6 +37,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
             client.post("/v1/shields", json={"shield_id": SHIELD}).raise_for_status()
             function = {"scoring_fn_id": SCORING_FUNCTION, "description": "d", "return_type": {"type": "number"}}
             client.post("/v1/scoring-functions", json=function).raise_for_status()
+            columns = {"a": {"type": "string"}}
+            rows = {"dataset_id": DATASET, "dataset_schema": columns, "url": {"uri": "data:text/csv,a%0Ab%0A"}}
+            client.post("/v1/datasets", json=rows).raise_for_status()
             (span,) = (case for case in CASES if case.operation == "log_event")
             client.post("/v1/telemetry/events", json=span.body).raise_for_status()
         yield server

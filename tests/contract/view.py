@@ -38,6 +38,7 @@ QUERY_TEXT = {"type": "string", "pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*
 PROVIDER = {"enum": ["memory"]}
 VECTOR_DB, TOOL_GROUP, TOOL, SHIELD = "contract/db", "builtin::memory", "echo", "contract/shield"
 SCORING_FUNCTION = "contract/equality"
+DATASET = "contract/rows"
 NULL = {"type": "null"}
 EMPTY = {"type": "array", "maxItems": 0}
 TOOL_GROUPS = {"type": "array", "items": {"enum": [TOOL_GROUP]}}
@@ -77,7 +78,29 @@ THERE_IS: dict[str, dict[str, Any]] = {
         "shield_id": {"enum": [SHIELD]},
         "messages": {"type": "array", "items": {"$ref": f"{PREFIX}{ACCEPTED}Message"}, "minItems": 1},
     },
-    "RegisterDatasetRequest": {"dataset_id": NEW_ID, "provider_dataset_id": NEW_ID, "provider_id": PROVIDER},
+    "RegisterDatasetRequest": {
+        "dataset_id": NEW_ID,
+        "provider_dataset_id": NEW_ID,
+        "provider_id": PROVIDER,
+        "dataset_schema": {"enum": [{"a": {"type": "string"}}]},
+        "url": {"type": "object", "properties": {"uri": {"enum": ["data:text/csv,a%0A1%0A"]}}, "required": ["uri"]},
+    },
+    "AppendRowsRequest": {
+        "dataset_id": {"enum": [DATASET]},
+        "rows": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"a": {"anyOf": [{"type": "string"}, NULL]}},
+                "required": ["a"],
+                "additionalProperties": False,
+            },
+        },
+    },
+    "SaveSpansToDatasetRequest": {
+        "dataset_id": {"enum": [DATASET]},
+        "attributes_to_save": {"enum": [["no span has this"]]},
+    },
     "RegisterScoringFunctionRequest": {
         "scoring_fn_id": NEW_ID,
         "provider_scoring_fn_id": NEW_ID,
@@ -121,6 +144,9 @@ THERE_IS: dict[str, dict[str, Any]] = {
         "mcp_endpoint": NULL,
     },
 }
+
+# What query parameters of rows may be on it.
+QUERIES = {"dataset_id": [DATASET], "page_token": ["0", "1"], "filter_condition": ["a = 'b'", "a is null"]}
 
 
 def published() -> dict[str, Any]:
@@ -189,6 +215,8 @@ def _accept(operation: dict[str, Any]) -> None:
             schema["items"] = QUERY_TEXT | schema["items"]
         elif schema.get("type") == "string":
             schema |= PATH_ID if parameter["in"] == "path" else QUERY_TEXT
+            if parameter["in"] == "query" and parameter["name"] in QUERIES:
+                schema |= {"enum": QUERIES[parameter["name"]]}
         parameter["schema"] = schema
         known = {"tool_name": TOOL, "trace_id": TRACE, "span_id": SPAN}
         if parameter["in"] == "path" and parameter["name"] in known:

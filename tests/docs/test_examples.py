@@ -12,6 +12,7 @@ from server.settings import load_settings
 from server.settings_file import REFERENCE
 from tests.docs.pages import OUTPUT, PAGES, ROOT, Block, blocks
 from tests.docs.reader import Reader
+from tests.sandboxes import needs_bubblewrap
 
 ALL = [block for page in PAGES for block in blocks(page)]
 RUN = ("sh", "python")
@@ -24,7 +25,13 @@ def named(page: Path) -> str:
 
 @curl
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(b.language in RUN and not b.not_run for b in blocks(page))], ids=named
+    "page",
+    [
+        pytest.param(page, marks=[needs_bubblewrap] if page.name == "code-interpreter.md" else [])
+        for page in PAGES
+        if any(b.language in RUN and not b.not_run for b in blocks(page))
+    ],
+    ids=named,
 )
 def test_shell_and_python_of_a_page_run_in_their_order(page: Path, reader: Reader) -> None:
     for block in blocks(page):

@@ -28,6 +28,7 @@ def test_providers_are_those_that_run(call: Call) -> None:
         "datasetio",
         "scoring",
         "eval",
+        "post_training",
         "tool_runtime",
         "telemetry",
     ]

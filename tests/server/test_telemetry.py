@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llama_stack_client import APIError, BadRequestError, InternalServerError, LlamaStackClient, NotFoundError
+from llama_stack_client import APIError, BadRequestError, LlamaStackClient, NotFoundError
 
 from tests.faults.wire import CHAT, EMBEDDER, LLM, EventStream, ask, chat, workers_of
 from tests.server.processes import until
@@ -108,16 +108,30 @@ def test_what_is_unknown_or_wrong_is_said(client: LlamaStackClient) -> None:
         client.telemetry.query_traces(order_by=["-name"])
 
 
-def test_spans_are_not_written_to_a_dataset_while_datasets_have_no_rows(client: LlamaStackClient) -> None:
+def test_spans_become_rows_of_a_dataset(client: LlamaStackClient) -> None:
+    facts = ("trace_id", "span_id", "parent_span_id", "name", "start_time", "end_time")
     client.datasets.register(
-        dataset_id="spans", dataset_schema={"a": {"type": "string"}}, url={"uri": "data:,"}, provider_id="memory"
+        dataset_id="spans",
+        dataset_schema={name: {"type": "string"} for name in (*facts, "session_id")},
+        url={"uri": "data:application/jsonl,"},
+        provider_id="memory",
     )
-    for dataset_id in ("spans", "none"):
-        with pytest.raises(InternalServerError, match="save_spans_to_dataset") as refused:
-            client.telemetry.save_spans_to_dataset(
-                attribute_filters=[], attributes_to_save=["a"], dataset_id=dataset_id
-            )
-        assert refused.value.status_code == 501
+    begin(client, "exported-trace", "exported-span", session_id="exported", turns=1)
+    filters: Any = [{"key": "session_id", "op": "eq", "value": "exported"}]
+    found = client.telemetry.query_spans(attribute_filters=filters, attributes_to_return=["session_id"])
+    client.telemetry.save_spans_to_dataset(
+        attribute_filters=filters, attributes_to_save=["session_id"], dataset_id="spans"
+    )
+    rows = client.datasetio.get_rows_paginated(dataset_id="spans", rows_in_page=-1).rows
+    assert len(rows) == len(found) > 0
+    assert [row["span_id"] for row in rows] == [span.span_id for span in found]
+    assert {row["session_id"] for row in rows} == {"exported"}
+    with pytest.raises(BadRequestError, match="schema lacks column 'turns'"):
+        client.telemetry.save_spans_to_dataset(
+            attribute_filters=filters, attributes_to_save=["session_id", "turns"], dataset_id="spans"
+        )
+    with pytest.raises(BadRequestError, match="'none' not found"):
+        client.telemetry.save_spans_to_dataset(attribute_filters=[], attributes_to_save=["a"], dataset_id="none")
 
 
 def test_a_request_is_one_trace_from_its_caller_to_its_model(server: RunningServer, client: LlamaStackClient) -> None:

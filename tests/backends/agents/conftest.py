@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from backends.agents.inline_documents import InlineDocuments
 from backends.agents.service import Agents
-from backends.config import AgentSettings, ProviderSettings
+from backends.config import AgentSettings, OutboundSettings, ProviderSettings
 from backends.context import CallContext
+from backends.documents import Documents
 from backends.inference import Finish, GenerateRequest, GenerationEvent, ModelLimits, TextDelta
 from backends.memory.agents import MemoryAgentStore
 from backends.memory.embedder import MemoryEmbedder
 from backends.memory.tools import MemoryToolRuntime, Run
+from backends.net import Outbound
 from backends.ports import AgentStore, ToolResult
 from backends.providers import APIS, FACTORIES, Provider
 from backends.stack import Backends, open_backends
@@ -162,7 +163,7 @@ def desk_of(
         backends.tool_groups,
         backends.vector_dbs,
         retrieval,
-        InlineDocuments(),
+        Documents(Outbound(OutboundSettings())),
         backends.tracing,
         AgentSettings(embedding_model="embed", **settings),
         now,

@@ -104,7 +104,7 @@ def test_a_failing_tool_is_a_result_that_the_model_reads(desk: Desk) -> None:
     where = desk.session(toolgroups=["builtin::memory", "odd"])
     turn = desk.turn(where, call_of("echo", wrong=1) + call_of("breaks"))
     assert contents(turn)[1:3] == [
-        "Error: echo needs the argument `text`, a string",
+        "Error: tool 'echo' has no argument 'wrong'; it has text",
         "Error: the tool `breaks` failed in an unexpected way",
     ]
     assert turn.completed_at is not None and turn.error is None

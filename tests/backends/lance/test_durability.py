@@ -18,7 +18,7 @@ from backends.errors import StackError, StorageFull, Unavailable
 from backends.lance.database import LanceDatabase
 from backends.lance.durability import HINT, Flusher, set_aside_torn_versions
 from backends.lance.maintenance import Maintainer
-from backends.lance.vectors import LanceVectorIndex
+from backends.lance.vectors import LanceVectorIndex, chunk_table
 from tests.backends.lance.vector_suite import START, Clock, T, chunk, units
 from tests.backends.processes import run_at_once
 
@@ -110,7 +110,7 @@ def test_what_maintenance_wrote_is_on_disk_and_old_versions_stay_until_it_is(
         soon = [chunk(row, expires_at=START) for row in range(10)]
         index.insert(HERE, T, [*soon, *[chunk()] * 90], units(100, seed=number))
     seconds = 0.0
-    database = LanceDatabase(str(directory), fsync=disk)
+    database = LanceDatabase(str(directory), chunk_table, fsync=disk)
     settings, keep = VectorSettings(index_rows=256), timedelta(milliseconds=1)
     maintainer = Maintainer(database, settings, now=Clock(), clock=lambda: seconds, keep_versions=keep)
     versions: list[int] = []

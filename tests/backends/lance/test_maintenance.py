@@ -18,7 +18,7 @@ from backends.errors import NotFound
 from backends.lance.database import LanceDatabase
 from backends.lance.lease import MaintenanceLease
 from backends.lance.maintenance import Maintainer, Step, TableState, next_step
-from backends.lance.vectors import LanceVectorIndex
+from backends.lance.vectors import LanceVectorIndex, chunk_table
 from backends.ports import VectorChunk
 from tests.backends.lance.vector_suite import START, Clock, T, chunk, units
 
@@ -46,7 +46,7 @@ class Parts:
         self.seconds = 0.0
         settings = VectorSettings(index_rows=index_rows)
         self.index = LanceVectorIndex(str(directory), settings, clock=self.clock, background=False)
-        self.database = LanceDatabase(str(directory))
+        self.database = LanceDatabase(str(directory), chunk_table)
         self.maintainer = Maintainer(
             self.database,
             settings,
@@ -280,7 +280,7 @@ def test_the_thread_finds_what_needs_an_index_and_stops(tmp_path: Path, context:
     index.create(context, T, 8)
     index.insert(context, T, chunks(0, 300), units(300))
     deadline = time.monotonic() + DEADLINE_S
-    database = LanceDatabase(str(tmp_path))
+    database = LanceDatabase(str(tmp_path), chunk_table)
     indexed = threading.Event()
     while not indexed.wait(0.02) and time.monotonic() < deadline:
         if database.run(T, lambda table: table.state()).indexed:

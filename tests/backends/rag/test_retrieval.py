@@ -10,7 +10,7 @@ import pytest
 
 from backends.config import BackendSettings, ProviderSettings
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, UnknownReference, Unsupported
+from backends.errors import BadRequest, Conflict, Forbidden, UnknownReference
 from backends.inference import EmbedRequest
 from backends.ports import Resource, VectorChunk
 from backends.rag.retrieval import FOOT, HEAD
@@ -127,8 +127,8 @@ def test_several_vector_dbs_are_one(stack: Backends, context: CallContext) -> No
 
 
 def test_a_document_that_fails_leaves_nothing_of_its_call(stack: Backends, context: CallContext) -> None:
-    url = RAGDocument(document_id="u", content=URL(uri="https://example.org/x"))
-    with pytest.raises(Unsupported) as caught:
+    url = RAGDocument(document_id="u", content=URL(uri="http://127.0.0.1/x"))
+    with pytest.raises(Forbidden) as caught:
         insert(stack, context, document("a", "cats sleep"), url)
     assert caught.value.where == "/documents/1/content"
     for bad in (document("a", " "), document("", "text")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, NoProvider, NotFound
+from backends.errors import BadRequest, NoProvider, NotFound
 from backends.stack import Backends, open_backends
 from generated import models as m
 from tests.backends.resources.conftest import settings_of
@@ -156,21 +155,6 @@ def test_a_dataset_can_be_unregistered_once(stack: Backends, context: CallContex
     assert stack.datasets.get(context, "org/x::1") is None
     with pytest.raises(NotFound, match="dataset 'org/x::1' not found"):
         stack.datasets.unregister(context, "org/x::1")
-
-
-def test_a_dataset_that_holds_rows_keeps_them_and_its_url(stack: Backends, context: CallContext) -> None:
-    stack.datasets.register(context, request("datasets"))
-    stack.store.reserve(context, "rows_1")
-    row = stack.store.get(context, "dataset", "org/x::1")
-    assert row is not None
-    stack.store.put(context, replace(row, storage_name="rows_1"))
-    with pytest.raises(Conflict, match=r"holds rows of 'https://example\.org/rows\.csv'") as refused:
-        stack.datasets.register(context, request("datasets", url={"uri": "https://example.org/other.csv"}))
-    assert refused.value.where == "/url"
-    stack.datasets.register(context, request("datasets", metadata={"a": 1}))
-    row = stack.store.get(context, "dataset", "org/x::1")
-    assert row is not None
-    assert (row.storage_name, row.body["metadata"]) == ("rows_1", {"a": 1})
 
 
 @pytest.mark.parametrize("kind", KINDS)

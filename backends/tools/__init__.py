@@ -1,0 +1,1 @@
+"""Running tools: MCP servers, web search, Wolfram Alpha, and what their calls are checked for."""

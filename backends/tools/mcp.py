@@ -1,0 +1,262 @@
+"""Tools of MCP servers (modelcontextprotocol.io), by the official SDK.
+
+Each call has a connection of its own: a server that hangs, or was restarted, costs the call that meets it and no other,
+and workers need not agree on anything. The transport, streamable HTTP or server-sent events, is found by trying.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from backends.context import CallContext
+from backends.errors import BadRequest, StackError
+from backends.net import Outbound
+from backends.net.transport import refusal_in
+from backends.ports import JsonObject, Resource, ToolFile, ToolResult
+from generated.models import (
+    URL,
+    ImageContentItem,
+    ImageSource,
+    InterleavedContentItem,
+    TextContentItem,
+    ToolDef,
+    ToolParameter,
+)
+
+if TYPE_CHECKING:
+    from mcp.client.client import Client
+
+T = TypeVar("T")
+MAX_TOOLS = 1000
+MAX_ANSWER = 2_000_000
+"""Characters that one answer may hold."""
+FAILED = 1
+"""`error_code` of a call that failed, as the reference server has it."""
+SCHEMA = "input_schema"
+"""Member of a tool's metadata: the JSON Schema of its arguments, which says more than the contract's parameters."""
+
+
+class McpToolRuntime:
+    """ToolRuntime of the MCP servers that tool groups name. timeout_s: of one listing or call."""
+
+    def __init__(self, outbound: Outbound, timeout_s: float) -> None:
+        self._outbound = outbound
+        self._timeout_s = timeout_s
+
+    def list_tools(self, context: CallContext, toolgroup_id: str, endpoint: URL | None) -> list[ToolDef]:
+        where = "/mcp_endpoint/uri"
+        if endpoint is None:
+            raise BadRequest("an MCP tool group needs an `mcp_endpoint`", where="/mcp_endpoint")
+        self._outbound.check(endpoint.uri, where=where)
+
+        async def listed(client: Client) -> list[ToolDef]:
+            tools: list[ToolDef] = []
+            cursor: str | None = None
+            while True:
+                page = await client.list_tools(cursor=cursor)
+                tools += [_definition(tool) for tool in page.tools]
+                cursor = page.next_cursor
+                if not cursor or len(tools) > MAX_TOOLS:
+                    return tools[:MAX_TOOLS]
+
+        try:
+            return self._run(context, endpoint.uri, listed)
+        except _Failed as error:
+            raise BadRequest(
+                f"no MCP server answers at {_shown(endpoint.uri)}: {error.reason}", where=where, internal=error.internal
+            ) from None
+
+    def invoke(
+        self, context: CallContext, tool: Resource, group: Resource, arguments: JsonObject, files: Sequence[ToolFile]
+    ) -> ToolResult:
+        uri = str(group.body.get("mcp_endpoint", {}).get("uri", ""))
+
+        async def called(client: Client) -> ToolResult:
+            return _result(await client.call_tool(tool.provider_resource_id, arguments))
+
+        try:
+            return self._run(context, uri, called)
+        except _Failed as error:
+            return failure(f"the MCP server of tool group {group.identifier!r} failed: {error.reason}")
+        except StackError as error:
+            context.check()
+            return failure(error.message)
+
+    def _run(self, context: CallContext, uri: str, work: Callable[[Client], Awaitable[T]]) -> T:
+        """Connect, work and disconnect, within the time limit and as long as the caller waits. Raises _Failed."""
+        context.check()
+        limit = self._timeout_s
+        if context.deadline is not None:
+            limit = min(limit, max(0.1, context.deadline - time.time()))
+
+        async def run() -> T:
+            task = asyncio.current_task()
+            loop = asyncio.get_running_loop()
+            assert task is not None  # noqa: S101
+            context.cancellation.on_cancel(lambda: _cancel(loop, task))
+            async with asyncio.timeout(limit):
+                return await self._connected(uri, work)
+
+        try:
+            return asyncio.run(run())
+        except TimeoutError:
+            raise _Failed("it did not answer in time") from None
+        except asyncio.CancelledError:
+            context.check()
+            raise _Failed("the connection was given up") from None
+        except StackError:
+            raise
+        except BaseException as error:
+            refused = refusal_in(error)
+            if refused is not None:
+                refused.where = "/mcp_endpoint/uri"
+                raise refused from None
+            if not isinstance(error, Exception):
+                raise
+            raise _Failed(_reason(error), internal=repr(error)[:1000]) from None
+
+    async def _connected(self, uri: str, work: Callable[[Client], Awaitable[T]]) -> T:
+        ways = [self._streamable, self._events]
+        if urlsplit(uri).path.rstrip("/").endswith("/sse"):
+            ways.reverse()
+        first, second = ways
+        reached = False
+        try:
+            async with first(uri) as client:
+                reached = True
+                return await work(client)
+        except Exception as error:
+            if reached or refusal_in(error) is not None or _is_connection(error):
+                raise
+        async with second(uri) as client:
+            return await work(client)
+
+    @asynccontextmanager
+    async def _streamable(self, uri: str) -> AsyncIterator[Client]:
+        from mcp.client.client import Client
+        from mcp.client.streamable_http import streamable_http_client
+
+        async with (
+            self._outbound.async_client() as http,
+            Client(streamable_http_client(uri, http_client=http)) as client,
+        ):
+            yield client
+
+    @asynccontextmanager
+    async def _events(self, uri: str) -> AsyncIterator[Client]:
+        from mcp.client.client import Client
+        from mcp.client.sse import sse_client
+
+        transport = sse_client(uri, sse_read_timeout=self._timeout_s, httpx_client_factory=self._outbound.async_client)
+        async with Client(transport) as client:
+            yield client
+
+
+class _Failed(Exception):
+    """A server that does not answer as one. reason: for the client."""
+
+    def __init__(self, reason: str, internal: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.internal = internal
+
+
+def failure(message: str) -> ToolResult:
+    """What a model and a client are told of a call that failed."""
+    return ToolResult(message, error_message=message, error_code=FAILED)
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(task.cancel)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _is_connection(error: BaseException) -> bool:
+    """Whether nobody listens there, so that another transport need not be tried."""
+    import httpx2
+
+    return isinstance(_leaf(error), httpx2.ConnectError | httpx2.ConnectTimeout)
+
+
+def _reason(error: BaseException) -> str:
+    """What is wrong, without addresses or what a library says."""
+    import httpx2
+    from mcp.shared.exceptions import MCPError
+
+    leaf = _leaf(error)
+    if isinstance(leaf, MCPError):
+        return f"it answered with the error {leaf.error.message[:500]!r}"
+    if isinstance(leaf, httpx2.HTTPStatusError):
+        return f"it answered with the status {leaf.response.status_code}"
+    if isinstance(leaf, httpx2.ConnectError):
+        return "nothing accepts connections there"
+    if isinstance(leaf, httpx2.TimeoutException):
+        return "it did not answer in time"
+    return "it does not speak MCP over streamable HTTP or server-sent events"
+
+
+def _shown(uri: str) -> str:
+    """The endpoint without what could be a secret in its query."""
+    return uri.partition("?")[0][:200]
+
+
+def _definition(tool: Any) -> ToolDef:
+    schema = tool.input_schema if isinstance(tool.input_schema, dict) else {}
+    required = schema.get("required") or []
+    parameters = [
+        ToolParameter(
+            name=name,
+            parameter_type=_kind(about),
+            description=str(about.get("description") or about.get("title") or "") if isinstance(about, dict) else "",
+            required=name in required,
+            default=about.get("default") if isinstance(about, dict) else None,
+        )
+        for name, about in (schema.get("properties") or {}).items()
+    ]
+    return ToolDef(name=tool.name, description=tool.description or "", parameters=parameters, metadata={SCHEMA: schema})
+
+
+def _kind(about: Any) -> str:
+    """The JSON type of a parameter; "any" for one of several or none."""
+    kind = about.get("type") if isinstance(about, dict) else None
+    return kind if isinstance(kind, str) else "any"
+
+
+def _result(answer: Any) -> ToolResult:
+    items: list[InterleavedContentItem] = []
+    left = MAX_ANSWER
+    for item in answer.content:
+        kind = getattr(item, "type", "")
+        text = ""
+        if kind == "text":
+            text = item.text
+        elif kind == "image":
+            if len(item.data) <= left:
+                items.append(ImageContentItem(image=ImageSource(data=item.data)))
+                left -= len(item.data)
+            continue
+        elif kind == "resource":
+            text = getattr(item.resource, "text", None) or f"<resource {item.resource.uri}>"
+        elif kind == "resource_link":
+            text = f"<resource {item.uri}>"
+        else:
+            text = f"<{kind or 'something'} that cannot be shown>"
+        items.append(TextContentItem(text=text[: max(0, left)]))
+        left -= len(text)
+    texts = [item.text for item in items if isinstance(item, TextContentItem)]
+    content: Any = "\n".join(texts) if len(texts) == len(items) else items
+    if answer.is_error:
+        message = "\n".join(texts) or "the tool failed and says nothing about it"
+        return ToolResult(content or message, error_message=message, error_code=FAILED)
+    return ToolResult(content)
