@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from backends.config import ENGINE_TYPE, INPROC, BackendSettings, EngineSettings, ProviderSettings
 from server.held_directory import HeldDirectory, is_held
-from server.processes import ENGINES_VARIABLE, PARENT_VARIABLE
+from server.kept_process import KeptProcess
+from server.processes import ENGINES_VARIABLE
 
 PREFIX = "engine-"
 _LONGEST = len(f"{PREFIX}12345678/10000")
@@ -38,7 +37,7 @@ class Engines:
         own = list(_own(settings))
         for _, entry in own:
             choose_device(engine_settings(settings, entry).device, runtime_distribution())
-        self._keepers: list[subprocess.Popen[bytes]] = []
+        self._kept: list[KeptProcess] = []
         self._directory: HeldDirectory | None = None
         if not own:
             return
@@ -47,21 +46,22 @@ class Engines:
         os.environ[ENGINES_VARIABLE] = json.dumps(addresses)
         owner = {"data_dir": str(settings.home.resolve()), "engines": addresses}
         (self._directory.path / _OWNER_FILE).write_text(json.dumps(owner), "utf-8")
-        environ = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
-        for provider_id, address in addresses.items():
-            command = (sys.executable, "-m", "server.keeper", "the engine", "server.engine", provider_id, address)
-            # In a session of its own, so that Ctrl-C reaches the server alone, which ends its engines last.
-            self._keepers.append(subprocess.Popen(command, env=environ, start_new_session=True))  # noqa: S603
+        self._kept += [
+            KeptProcess("the engine", "server.engine", provider_id, address)
+            for provider_id, address in addresses.items()
+        ]
+
+    def revive(self) -> None:
+        """Start again what was killed with its keeper."""
+        for kept in self._kept:
+            kept.revive()
 
     def stop(self) -> None:
         """End them in order."""
-        for keeper in self._keepers:
-            keeper.terminate()
-        for keeper in self._keepers:
-            try:
-                keeper.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                keeper.kill()
+        for kept in self._kept:
+            kept.terminate()
+        for kept in self._kept:
+            kept.wait(STOP_S)
         if self._directory is not None:
             self._directory.remove()
 

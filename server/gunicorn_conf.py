@@ -74,6 +74,20 @@ def on_starting(server: Any) -> None:
     _metrics.announce()
 
 
+def when_ready(server: Any) -> None:
+    """The arbiter is about to begin its loop: look after the keepers where it looks after its workers, each second and
+    whenever a child ends. It has no hook for that. Nothing of it may run beside the loop, which forks."""
+    manage_workers = server.manage_workers
+
+    def manage_workers_and_keepers() -> None:
+        for kept in (_engines, _jobs):
+            if kept is not None:
+                kept.revive()
+        manage_workers()
+
+    server.manage_workers = manage_workers_and_keepers
+
+
 def post_fork(server: Any, worker: Any) -> None:
     """In a new worker, before it imports anything."""
     if _metrics is not None:

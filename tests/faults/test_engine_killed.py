@@ -19,11 +19,14 @@ from tests.faults.wire import (
     ask,
     assert_problem,
     chat,
+    children,
+    command_of,
     endless,
     engine_address,
     engine_of,
     is_complete,
     keeper_of,
+    master_of,
     ports_served_by,
     workers_of,
 )
@@ -81,7 +84,7 @@ def test_a_killed_engine_ends_every_request_at_once_and_the_next_serves_the_late
             assert is_complete(stream.rest())
         assert server.stop() == 0
     events = [line["event"] for line in lines_of(server.log)]
-    assert events.count("the engine has ended and is started again") == 1
+    assert events.count("the engine of provider `onnx` has ended and is started again") == 1
     assert not [line for line in lines_of(server.log) if line.get("exception")]
 
 
@@ -119,14 +122,34 @@ def test_nothing_stays_behind_when_the_server_is_killed(tmp_path: Path, real_mod
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), "end of keeper and engine")
 
 
-def test_an_engine_ends_with_its_keeper(tmp_path: Path, real_models: dict[str, str]) -> None:
+def test_a_killed_keeper_takes_its_engine_along_and_the_server_starts_both_again(
+    tmp_path: Path, real_models: dict[str, str]
+) -> None:
     with running(tmp_path, environment={**real_models, **SETTINGS}) as server:
-        engine = until(lambda: engine_of(server), "engine")
-        os.kill(keeper_of(server), signal.SIGKILL)
+        engine, keeper = until(lambda: engine_of(server), "engine"), keeper_of(server)
+        worker = workers_of(server)
+        os.kill(keeper, signal.SIGKILL)
         until(lambda: not Path(f"/proc/{engine}").exists(), "end of the engine")
-        until(lambda: status_of(f"{server.url}/readyz") == 503, "503 of readiness")
         assert status_of(f"{server.url}/livez") == 200
+        until(lambda: status_of(f"{server.url}/readyz") == 200 and keeper_of(server) != keeper, "the next of both")
+        assert engine_of(server) not in (None, engine)
+        assert ask(server, "POST", CHAT, chat("Hello", max_tokens=2)).status == 200
+        assert workers_of(server) == worker, "nothing else was restarted"
         assert server.stop() == 0
+    events = [line["event"] for line in lines_of(server.log)]
+    assert events.count("the keeper of the engine of provider `onnx` has ended and is started again") == 1
+
+
+def test_a_killed_keeper_of_the_job_runner_is_started_again(tmp_path: Path) -> None:
+    with running(tmp_path, profile=Path(__file__).parent / "profile.yaml", environment=SETTINGS) as server:
+        keeper = until(lambda: job_keeper_of(server), "keeper")
+        os.kill(keeper, signal.SIGKILL)
+        until(lambda: job_keeper_of(server) not in (None, keeper), "the next keeper")
+        assert server.stop() == 0
+
+
+def job_keeper_of(server: RunningServer) -> int | None:
+    return next((pid for pid in children(master_of(server)) if "server.job_runner" in command_of(pid)), None)
 
 
 def held(worker: int, streams: list[EventStream]) -> list[EventStream]:
