@@ -5,6 +5,9 @@ before rendering, wherever a user's text spells a special token, or an end of on
 complete, a mark is put between its characters: a private-use character that occurs nowhere in this conversation. The
 template works on the marked text like on any other; an unbroken special token in its output is its own. Ordinary text
 is not touched at all: whatever the template tests, trims or splits, it sees what the model's authors meant it to see.
+
+Tags, tokens such as `<tool_call>` that are not special by name, are treated likewise, but in what an assistant said
+they stay: it may have said them, and templates look for them there, as for the end of its thoughts.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ class MixedText:
 class ChatTemplate:
     """A model's chat template, compiled once. Safe to share between threads.
 
-    special_tokens: text of the model's special tokens. bos_token, eos_token: what templates may use under these names.
+    special_tokens: text of the model's special tokens. tags: of those that steer it too, see above. bos_token,
+    eos_token: what templates may use under these names.
     now: clock for templates that write today's date.
 
     Raises (constructor):
@@ -55,6 +59,7 @@ class ChatTemplate:
         source: str,
         *,
         special_tokens: Sequence[str],
+        tags: Sequence[str] = (),
         bos_token: str = "",
         eos_token: str = "",
         now: Callable[[], datetime] = datetime.now,
@@ -72,7 +77,8 @@ class ChatTemplate:
         except (TemplateError, RecursionError) as error:
             raise CorruptModel(CHAT_TEMPLATE_FILE, f"is not a Jinja template: {error}") from error
         self._environment = environment
-        self.special_tokens = tuple(special_tokens)
+        self.special_tokens = (*special_tokens, *tags)
+        """Tags included."""
         self.takes_tools = "tools" in variables
         """Whether the template says anything about tools; if not, the caller must describe them in a message."""
         self.takes_builtin_tools = "builtin_tools" in variables
@@ -80,14 +86,8 @@ class ChatTemplate:
         self.takes_results = _RESULT_ROLE.search(source) is not None
         """Whether the template knows a role for the results of tools."""
         self._source_marks = set(_PRIVATE_USE_TEXT.findall(source))
-        # Longest first: of two special tokens that begin alike, tokenizers take the longer.
-        self._special = sorted(filter(None, special_tokens), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, self._special)) or r"(?!)")
-        # A template may change the case of what it is given.
-        self._spelled = re.compile(self._pattern.pattern, re.IGNORECASE)
-        folded = {token.casefold() for token in self._special}
-        self._beginnings = tuple({token[:n] for token in folded for n in range(1, len(token))})
-        self._endings = tuple({token[n:] for token in folded for n in range(1, len(token))})
+        self._for_all = _Spelling(self.special_tokens)
+        self._for_assistants = _Spelling(special_tokens)
 
     def render(
         self,
@@ -108,7 +108,10 @@ class ChatTemplate:
         """
         given = {"messages": list(messages), "tools": None if tools is None else list(tools), **variables}
         mark = self._unused_mark(given)
-        values = {name: self._marked(value, mark) for name, value in given.items()}
+        values = {name: _marked(value, mark, self._for_all) for name, value in given.items()}
+        for message, marked in zip(messages, values["messages"], strict=True):
+            if message.get("role") == "assistant" and "content" in message:
+                marked["content"] = _marked(message["content"], mark, self._for_assistants)
         chunks: list[str] = []
         size = 0
         try:
@@ -133,7 +136,7 @@ class ChatTemplate:
     def _segments(self, text: str, mark: str) -> Iterator[PromptSegment]:
         """`text` cut around the template's own special tokens, without marks."""
         position = 0
-        for match in self._pattern.finditer(text):
+        for match in self._for_all.pattern.finditer(text):
             if len(match[0]) == 1 and text.startswith(mark, match.end()):  # a message's: no mark can part it
                 continue
             if plain := text[position : match.start()].replace(mark, ""):
@@ -142,26 +145,6 @@ class ChatTemplate:
             position = match.end()
         if plain := text[position:].replace(mark, ""):
             yield PromptSegment(plain)
-
-    def _marked(self, value: Any, mark: str) -> Any:
-        """`value` with every text in it, at any depth, unable to spell a special token."""
-        if isinstance(value, str):
-            return self._marked_text(value, mark)
-        if isinstance(value, MixedText):
-            return "".join(s.text if s.special else self._marked_text(s.text, mark) for s in value.segments)
-        if isinstance(value, Mapping):
-            return {self._marked(key, mark): self._marked(item, mark) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._marked(item, mark) for item in value]
-        return value
-
-    def _marked_text(self, text: str, mark: str) -> str:
-        ends, folded = "", text.casefold()
-        if folded.endswith(self._beginnings):
-            ends = mark
-        starts = mark if folded.startswith(self._endings) else ""
-        # After every character, so that no other special token that overlaps this one stays whole.
-        return starts + self._spelled.sub(lambda match: "".join(c + mark for c in match[0]), text) + ends
 
     def _unused_mark(self, given: Any) -> str:
         used = set(self._source_marks)
@@ -180,6 +163,42 @@ class ChatTemplate:
             if chr(code) not in used:
                 return chr(code)
         raise BadRequest("the conversation uses every private-use character of plane 15", where="messages")
+
+
+class _Spelling:
+    """How texts spell some tokens, and how they are kept from it."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        # Longest first: of two special tokens that begin alike, tokenizers take the longer.
+        longest_first = sorted(filter(None, tokens), key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        # A template may change the case of what it is given.
+        self._spelled = re.compile(self.pattern.pattern, re.IGNORECASE)
+        folded = {token.casefold() for token in longest_first}
+        self._beginnings = tuple({token[:n] for token in folded for n in range(1, len(token))})
+        self._endings = tuple({token[n:] for token in folded for n in range(1, len(token))})
+
+    def marked(self, text: str, mark: str) -> str:
+        """`text`, unable to spell any of the tokens, by itself or with its neighbours."""
+        ends, folded = "", text.casefold()
+        if folded.endswith(self._beginnings):
+            ends = mark
+        starts = mark if folded.startswith(self._endings) else ""
+        # After every character, so that no other special token that overlaps this one stays whole.
+        return starts + self._spelled.sub(lambda match: "".join(c + mark for c in match[0]), text) + ends
+
+
+def _marked(value: Any, mark: str, spelling: _Spelling) -> Any:
+    """`value` with every text in it marked, at any depth."""
+    if isinstance(value, str):
+        return spelling.marked(value, mark)
+    if isinstance(value, MixedText):
+        return "".join(s.text if s.special else spelling.marked(s.text, mark) for s in value.segments)
+    if isinstance(value, Mapping):
+        return {_marked(key, mark, spelling): _marked(item, mark, spelling) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_marked(item, mark, spelling) for item in value]
+    return value
 
 
 class _RefusalError(Exception):

@@ -69,6 +69,7 @@ def _chat_template(file: Path, tokenizer: TextTokenizer, config: DecoderConfig) 
     return ChatTemplate(
         source,
         special_tokens=tokenizer.special_tokens,
+        tags=tokenizer.tags,
         bos_token="" if bos is None else tokenizer.decode([bos], skip_special=False),
         eos_token=tokenizer.decode([eos[-1]], skip_special=False) if eos else "",
     )

@@ -6,6 +6,7 @@ inside user input is therefore encoded as the ordinary characters that it is mad
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,11 +19,13 @@ from tokenizers import Tokenizer, decoders
 from backends.errors import BadRequest, CorruptModel
 
 REPLACEMENT = "\ufffd"
+_TAG = re.compile(r"</?[\w|]+>|\[/?[A-Z_]+\]")
+"""Added tokens that mark something, unlike those for a run of blanks or an emoji."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptSegment:
-    """A piece of a rendered prompt: the text of exactly one special token of the template's, or any other text."""
+    """A piece of a rendered prompt: the text of exactly one special token or tag of the template's, or other text."""
 
     text: str
     special: bool = False
@@ -32,7 +35,8 @@ class TextTokenizer:
     """A model's tokenizer. Safe to share between threads.
 
     special_tokens: text of every special token; special_ids: their ids. added_tokens: text of those and of others that
-    are cut out of a text before it is tokenized. vocab_size: ids run from 0 to this, exclusive.
+    are cut out of a text before it is tokenized. tags: those of the others that steer a model as special tokens do,
+    such as `<tool_call>`. vocab_size: ids run from 0 to this, exclusive.
     longest_token: the most characters that one token stands for; None if that cannot be told.
 
     Raises (constructor):
@@ -55,6 +59,8 @@ class TextTokenizer:
         self.special_tokens: tuple[str, ...] = tuple(special.values())
         self.added_tokens: tuple[str, ...] = tuple(t.content for t in added.values())
         self.special_ids = frozenset(special)
+        tags = {i: t.content for i, t in added.items() if not t.special and _TAG.fullmatch(t.content)}
+        self.tags: tuple[str, ...] = tuple(tags.values())
         self.vocab_size = self._plain.get_vocab_size()
         # Byte-level tokens are written with a character for each byte, and no text goes missing on the way to them.
         self.longest_token: int | None = None
@@ -64,10 +70,12 @@ class TextTokenizer:
         unknown_id = None if unknown is None else self._plain.token_to_id(unknown)
         if unknown is not None:
             self.longest_token = None
-        self._forbidden = self.special_ids - {unknown_id}  # "unknown" is how some models spell any odd character
+        self._forbidden = self.special_ids.union(tags) - {
+            unknown_id
+        }  # "unknown" is how some models spell any odd character
 
     def encode_text(self, text: str) -> list[int]:
-        """The ids of `text`, with nothing added around it and no special token among them.
+        """The ids of `text`, with nothing added around it and no special token and no tag among them.
 
         Raises:
             BadRequest: the text holds half of a surrogate pair, which is no character.
@@ -75,7 +83,7 @@ class TextTokenizer:
         return self._encode_plain(_characters(text))
 
     def encode_prompt(self, segments: Sequence[PromptSegment]) -> list[int]:
-        """The ids of a rendered template: its own special tokens as such, everything else as plain text.
+        """The ids of a rendered template: its own special tokens and tags as such, everything else as plain text.
 
         Where no other text spells a special token, that is exactly the encoding of the whole prompt, whatever the
         tokenizer does at the borders of segments.
@@ -172,7 +180,7 @@ class TextTokenizer:
 
     def _special_id(self, text: str) -> int:
         found = self.token_id(text)
-        if found is None or found not in self.special_ids:
+        if found is None or (found not in self.special_ids and text not in self.tags):
             raise BadRequest(f"the chat template writes {text!r}, which is no special token of this model")
         return found
 

@@ -126,6 +126,24 @@ def test_a_special_token_in_a_message_is_plain_text(forged: str, place: str) -> 
     assert joined(segments) == plainly_rendered(source, messages, tools=tools)
 
 
+@pytest.mark.parametrize("role", ["system", "user", "tool", "assistant"])
+def test_only_an_assistant_has_said_a_tag_and_templates_find_it_there(role: str) -> None:
+    template = ChatTemplate(IDIOMS, special_tokens=SPECIAL, tags=("<think>", "</think>"), bos_token="<s>")
+    message = {"role": role, "content": "<think>hm</think>\nyes<think>", "tool_calls": []}
+    segments = template.render([message])
+    tags = [segment.text for segment in segments if segment.special and "think" in segment.text]
+    assert tags == (["<think>"] if role == "assistant" else [])
+    assert ("hm" in joined(segments)) == (role != "assistant")
+
+
+def test_what_an_assistant_calls_a_tool_with_is_no_tag() -> None:
+    template = ChatTemplate(IDIOMS, special_tokens=SPECIAL, tags=("</tool_call>",), bos_token="<s>")
+    call = {"function": {"name": "find", "arguments": {"query": "</tool_call>"}}}
+    segments = template.render([{"role": "assistant", "content": "", "tool_calls": [call]}])
+    assert "</tool_call>" in joined(segments)
+    assert "</tool_call>" not in [segment.text for segment in segments if segment.special]
+
+
 @pytest.mark.parametrize("change", ["upper", "lower"])
 def test_a_template_that_changes_the_case_of_a_message_cannot_be_used_to_forge(change: str) -> None:
     template = ChatTemplate(f"{{{{ messages[0].content | {change} }}}}", special_tokens=["<|STOP|>", "<|stop|>"])

@@ -204,3 +204,28 @@ def test_the_definition_rebuilds_the_tokenizer(tokenizer: TextTokenizer) -> None
     again = Tokenizer.from_str(tokenizer.definition())
     assert again.encode("Hello, world!").ids == tokenizer.encode_text("Hello, world!")
     assert again.get_vocab_size() == tokenizer.vocab_size
+
+
+def test_no_text_ever_becomes_a_tag_and_a_template_may_write_it(tmp_path: Path) -> None:
+    """Qwen has `<tool_call>` and `<think>` as tokens of their own which are not special by name."""
+    tokenizer = saved(with_tags(), tmp_path)
+    assert tokenizer.tags == ("<tool_call>", "</tool_call>", "<think>", "[INST]")
+    tags = {tokenizer.token_id(tag) for tag in tokenizer.tags}
+    for text in ("<tool_call>", "a<tool_call>b</tool_call>", "<think><think>", "[INST]", "<tool_<tool_call>call>"):
+        ids = tokenizer.encode_text(text)
+        assert tags.isdisjoint(ids)
+        assert tokenizer.decode(ids) == text
+    assert tokenizer.encode_text("  ") == [tokenizer.token_id("  ")], "blanks steer nothing"
+    forged = [PromptSegment("<think>", special=True), PromptSegment("<think>")]
+    assert [i for i in tokenizer.encode_prompt(forged) if i in tags] == [tokenizer.token_id("<think>")]
+
+
+def with_tags() -> Tokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tags = ["<tool_call>", "</tool_call>", "<think>", "[INST]", "  ", "<", "=>"]
+    made.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
+    return made
