@@ -256,7 +256,9 @@ class _Session(Generic[TableT]):
                 self.tables.pop(name, None)
                 if table_must_exist and not await self._exists(name):
                     raise NotFound(f"the {self._noun}'s table does not exist", internal=name) from error
-                if not left or not (is_conflict(error) or is_vanished(error)):
+                # A table that is being made and is not there was dropped since by somebody else: it is made again.
+                again = is_conflict(error) or is_vanished(error) or (not table_must_exist and is_missing(error))
+                if not left or not again:
                     raise translated(error, name) from error
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
             wait_s *= 2

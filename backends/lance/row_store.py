@@ -21,6 +21,7 @@ from backends.ports import JsonObject
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from lancedb.db import AsyncConnection
 
     from backends.lance.row_table import RowTable
 
@@ -58,9 +59,15 @@ class LanceRowStore:
                 failures.append(error)
                 raise
 
-        reader = pa.RecordBatchReader.from_batches(schema(columns), batches())
+        readers = [pa.RecordBatchReader.from_batches(schema(columns), batches())]
+
+        async def fill(connection: AsyncConnection) -> None:
+            if not readers:  # rows are taken once: a second attempt would make a table without them
+                raise Unavailable("the dataset's table was changed while it was filled; try again", internal=table)
+            await RowTable.create(connection, table, readers.pop())
+
         try:
-            self._database.make(table, lambda connection: RowTable.create(connection, table, reader))
+            self._database.make(table, fill)
         except StackError:
             if failures:
                 raise failures[0] from None
