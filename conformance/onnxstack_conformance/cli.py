@@ -25,6 +25,7 @@ TAKES_VALUE = {
     "shield": "ID",
     "attack": "TEXT",
     "tool": "NAME=JSON",
+    "mcp-endpoint": "URL",
     "restart-command": "COMMAND",
     "client": "VERSION=PYTHON",
     "seed": "N",
@@ -49,6 +50,7 @@ HELP = {
     "shield": "the shield to ask, instead of the first that the server lists",
     "attack": "a text that the shield objects to",
     "tool": "a call that a tool of the server can take, as 'code_interpreter={\"code\": \"print(1)\"}'",
+    "mcp-endpoint": "an MCP server that the server under test can reach",
     "restart-command": "restarts the server; with it the rules on durability run",
     "client": "an interpreter that has this version of llama-stack-client; without it one is made",
     "seed": "of the property tests; the same seed sends the same requests (1)",
@@ -91,7 +93,7 @@ def arguments(command_line: Sequence[str]) -> list[str]:
     line = parser()
     line.error = lambda message: line.exit(4, f"{line.format_usage()}onnxstack-conform: {message}\n")  # type: ignore[assignment,method-assign,return-value]
     given = vars(line.parse_args(command_line))
-    found = ["-c", str(INI), "--rootdir", str(INI.parent), "-p", PLUGIN, "-p", "no:cacheprovider", "--tb=no", "-rN"]
+    found = ["-c", str(INI), "--rootdir", str(INI.parent), "-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--tb=no", "-rN"]
     found += ["-v"] if given["verbose"] else ["-q"]
     found += ["--pyargs", "onnxstack_conformance", f"--stack-url={given['url']}"]
     for name in TAKES_VALUE:

@@ -6,7 +6,7 @@ from html import escape
 from itertools import groupby
 
 from onnxstack_conformance import __version__
-from onnxstack_conformance.verdict import Finding, Judged, Report
+from onnxstack_conformance.verdict import Finding, Judged, Report, Word
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1c2024; --soft: #5b6470; --back: #fff; --line: #dfe3e8; --code: #f4f6f8;
@@ -23,7 +23,7 @@ h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem
 .untested { color: var(--untested) }
 table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .3rem .6rem .3rem 0;
   border-bottom: 1px solid var(--line); vertical-align: top } th { color: var(--soft); font-weight: normal }
-td:first-child { white-space: nowrap } code, pre { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere }
+td:first-child, td.few { white-space: nowrap } td code { margin-right: .4rem; display: inline-block } code, pre { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere }
 pre { background: var(--code); padding: .6rem .8rem; border-radius: 6px; white-space: pre-wrap; margin: .3rem 0 }
 .finding { border-left: 3px solid var(--broken); padding-left: .8rem; margin: 1rem 0 }
 .finding p { margin: .2rem 0 } a { color: inherit } summary { cursor: pointer; color: var(--soft) }
@@ -41,6 +41,8 @@ def page(report: Report) -> str:
         f'<div class="counts"><div><b>{report.score:.0%}</b>score</div>{counts}</div>',
         _by_api(report),
         *_findings(report),
+        _reasons(report, "missing", "What the server does not have"),
+        _reasons(report, "untested", "What could not be tested"),
         *_list("Left behind: the contract has no way to take these away", report.left_behind),
         *_list("Could not be taken away", report.not_cleaned),
         *_list("In the baseline, and no longer found", report.mended),
@@ -58,32 +60,37 @@ def page(report: Report) -> str:
 
 def _by_api(report: Report) -> str:
     rows = []
-    ordered = sorted(report.operations.values(), key=lambda judged: judged.api)
+    ordered = sorted(report.operations.values(), key=lambda judged: (judged.api, judged.operation))
     for api, members in groupby(ordered, key=lambda judged: judged.api):
         group = list(members)
         good = sum(judged.verdict == "passed" for judged in group)
-        rows.append(f'<tr><th colspan="3"><h3>{escape(api)} <span class="soft">{good} of {len(group)}</span></h3></th></tr>')
-        rows += [_row(judged) for judged in group]
+        names = " ".join(map(_name, group))
+        rows.append(f"<tr><td>{escape(api)}</td><td class="few">{good} of {len(group)}</td><td>{names}</td></tr>")
     return f"<h2>Operations</h2>\n<table>{''.join(rows)}</table>"
 
 
-def _row(judged: Judged) -> str:
-    name = escape(judged.operation)
-    linked = f'<a href="#{name}">{name}</a>' if judged.findings else name
-    return (
-        f'<tr><td class="{judged.verdict}">{judged.verdict}</td><td>{linked}<br><code class="soft">{escape(judged.label)}'
-        f"</code></td><td>{_why(judged)}</td></tr>"
+def _name(judged: Judged) -> str:
+    kept = f"{len(judged.kept)} rules kept" if judged.verdict == "passed" else judged.verdict
+    name = f'<code class="{judged.verdict}" title="{escape(judged.label)}: {kept}">{escape(judged.operation)}</code>'
+    return name if judged.verdict == "passed" else f'<a href="#{escape(judged.operation)}">{name}</a>'
+
+
+def _reasons(report: Report, verdict: Word, title: str) -> str:
+    """Why operations are missing or untested."""
+    found = [judged for judged in report.operations.values() if judged.verdict == verdict]
+    if not found:
+        return ""
+    rows = "".join(
+        f'<tr id="{escape(judged.operation)}"><td class="{verdict}">{escape(judged.operation)}</td>'
+        f"<td><code>{escape(judged.label)}</code></td><td>{_why(judged)}</td></tr>"
+        for judged in found
     )
+    return f"<h2>{escape(title)}</h2><table>{rows}</table>"
 
 
 def _why(judged: Judged) -> str:
-    if judged.verdict == "broken":
-        return "<br>".join(escape(message) for message in dict.fromkeys(f.message[:200] for f in judged.findings))
-    if judged.verdict == "missing":
-        return "<br>".join(escape(message) for message in dict.fromkeys(judged.missing))
-    if judged.verdict == "untested":
-        return "<br>".join(escape(reason) for reason in judged.skips) or "no rule reached it"
-    return f'<span class="soft">{len(judged.kept)} rules kept</span>'
+    reasons = judged.missing if judged.verdict == "missing" else judged.skips
+    return "<br>".join(escape(reason[:300]) for reason in dict.fromkeys(reasons)) or "no rule reached it"
 
 
 def _findings(report: Report) -> list[str]:

@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--stack-shield", metavar="ID", help="the shield to ask, instead of the first that is listed")
     add("--stack-attack", metavar="TEXT", help="a text that the shield objects to")
     add("--stack-tool", metavar="NAME=JSON", action="append", help="a call that a tool of the server can take")
+    add("--stack-mcp-endpoint", metavar="URL", help="an MCP server that the server under test can reach")
     add("--stack-read-only", action="store_true", help="send nothing that changes the server")
     add("--stack-accept-nulls", action="store_true", help="take null in answers for an absent member")
     add("--stack-no-training", action="store_true", help="start no job of fine-tuning")
@@ -99,6 +100,7 @@ def options_of(config: pytest.Config) -> Options:
         embedder=option("--stack-embedding-model"),
         shield=option("--stack-shield"),
         tools=tools,
+        mcp_endpoint=option("--stack-mcp-endpoint"),
         read_only=option("--stack-read-only"),
         accept_nulls=option("--stack-accept-nulls"),
         restart_command=option("--stack-restart-command"),

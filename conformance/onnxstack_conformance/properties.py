@@ -196,7 +196,7 @@ def run(stack: Stack, operations: Collection[str], directory: Path, *, seed: int
 def clean(stack: Stack, operations: Collection[str]) -> None:
     """Take away what the generated requests registered."""
     for undo, list_operation, parameter in REGISTERED:
-        if undo not in operations or stack.options.read_only:
+        if undo.removeprefix("un") not in operations or stack.options.read_only:
             continue
         if fuzz_id(stack) in [entry["identifier"] for entry in stack.listed(list_operation)]:
             stack.made[undo, fuzz_id(stack)] = {parameter: fuzz_id(stack)}

@@ -21,7 +21,7 @@ def events(text: str) -> list[Any]:
     """
     found: list[Any] = []
     data: list[str] = []
-    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n"), 1):
         if not line:
             if data:
                 found.append(_event("\n".join(data), number))

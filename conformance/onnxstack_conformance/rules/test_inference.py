@@ -157,9 +157,11 @@ def entries_of(answer: Answer) -> list[Any]:
 @BOTH
 def test_log_probabilities_come_for_every_token_and_add_up(stack: Stack, operation: str) -> None:
     """Asked for, each token has at most top_k log probabilities, none above 0, together no more than certainty."""
-    body = ask(stack, operation, QUESTIONS[0], 8, logprobs={"top_k": 3})
+    body = ask(stack, operation, LONG, 8, logprobs={"top_k": 3})
     whole = stack.call(operation, body=body)
     entries = entries_of(whole)
+    if not said(whole)[0]:
+        leave_out("the model answers nothing, so there is no token to tell of")
     whole.must(bool(entries), "logprobs were asked for, and the answer has none")
     whole.must(len(entries) <= 9, f"8 tokens at most, and {len(entries)} entries of logprobs")
     stream = stack.call(operation, body={**body, "stream": True})

@@ -92,22 +92,32 @@ def test_invoking_an_unknown_tool_is_refused(stack: Stack) -> None:
 @rule("register_tool_group", "unregister_tool_group", source="contract: POST and DELETE of tool groups")
 def test_a_group_is_registered_and_unregistered(stack: Stack) -> None:
     """A group of a provider that takes the name is listed, its tools too, and gone after DELETE."""
+    name = f"conformance-{stack.run}::group"
+    given = {"mcp_endpoint": {"uri": stack.options.mcp_endpoint}} if stack.options.mcp_endpoint else {}
     for provider in stack.listed("list_providers"):
-        if provider["api"] != "tool_runtime":
-            continue
-        name = f"conformance-{stack.run}::group"
-        body = {"toolgroup_id": name, "provider_id": provider["provider_id"]}
-        if stack.attempt("register_tool_group", body=body).status >= 400:
+        body = {"toolgroup_id": name, "provider_id": provider["provider_id"], **given}
+        if provider["api"] != "tool_runtime" or stack.attempt("register_tool_group", body=body).status >= 400:
             continue
         found = stack.call("get_tool_group", path={"toolgroup_id": name})
         found.must(found.json()["provider_id"] == provider["provider_id"], f"registered is {found.json()}")
+        tools = [tool for tool in stack.listed("list_tools") if tool["toolgroup_id"] == name]
+        found.must(bool(tools) or not given, "the tools of the MCP server are not listed")
         gone = stack.call("unregister_tool_group", path={"toolgroup_id": name})
         groups = stack.listed("list_tool_groups")
         gone.must(name not in [entry["identifier"] for entry in groups], "the group was unregistered, and is listed")
         tools = [tool for tool in stack.listed("list_tools") if tool["toolgroup_id"] == name]
         gone.must(not tools, "the group was unregistered, and its tools are listed")
         return
-    leave_out("no provider of tool_runtime takes a group of another name")
+    leave_out("no provider of tool_runtime takes a group of another name (--mcp-endpoint URL)")
+
+
+@rule("list_runtime_tools", source="contract: mcp_endpoint")
+def test_the_tools_of_an_mcp_server_come_without_registering_it(stack: Stack) -> None:
+    """`mcp_endpoint` names a server whose tools are listed."""
+    if not stack.options.mcp_endpoint:
+        leave_out("no --mcp-endpoint was given")
+    answer = stack.call("list_runtime_tools", query={"mcp_endpoint": {"uri": stack.options.mcp_endpoint}})
+    answer.must(bool(answer.lines()), "the MCP server has tools, and no line came")
 
 
 @rule("register_tool_group", source="our interpretation: it is the caller's mistake")
