@@ -14,23 +14,18 @@ import pytest
 from llama_stack_client import AuthenticationError, BadRequestError, LlamaStackClient
 from llama_stack_client.lib.agents.agent import Agent
 from llama_stack_client.lib.agents.client_tool import ClientTool
+from starlette.types import ASGIApp
 
 from generated.operations import OPERATIONS
-from tests.conformance.exchanges import AGENT, HELLO, Exchange, dialog
+from tests.conformance.exchanges import AGENT, HELLO, Exchange, dialog_with
 from tests.conformance.standin import ECHO_GROUP, LLM, SHIELD, serving, standin_app
 
 CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[2] / "generated" / "conformance.json").read_text())
 
 
-def exchanges_with(app: Any) -> list[Exchange]:
+def exchanges_with(app: ASGIApp) -> list[Exchange]:
     """What an application answers to the dialog, in this process."""
-
-    async def talk() -> list[Exchange]:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://standin") as client:
-            return await dialog(client)
-
-    return asyncio.run(talk())
+    return asyncio.run(dialog_with("http://standin", httpx.ASGITransport(app)))
 
 
 @pytest.fixture(scope="module")
