@@ -324,7 +324,8 @@ async def _scores(talk: Dialog) -> None:
     evaluation = {"input_rows": rows, "scoring_functions": ["basic::equality"], "task_config": EVALUATION}
     await talk.ask("evaluate_rows", evaluation, task_id="org/task")
     for cancel in (False, True):
-        job = (await talk.ask("run_eval", {"task_config": EVALUATION}, task_id="org/task")).member("job_id")
+        config = EVALUATION if cancel else {**EVALUATION, "num_examples": 2}
+        job = (await talk.ask("run_eval", {"task_config": config}, task_id="org/task")).member("job_id")
         where: dict[str, Any] = {"task_id": "org/task", "job_id": job}
         if cancel:
             await talk.ask("cancel_eval_job", **where)

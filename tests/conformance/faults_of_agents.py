@@ -220,6 +220,11 @@ def toolgroup_id_ignored(request: Request) -> Request:
     return request.with_query(toolgroup_id=None)
 
 
+@whole("get_tool", says="The parameters of a tool are lost.")
+def tool_parameters_lost(value: Any) -> Any:
+    return {**value, "parameters": []}
+
+
 @answered("invoke_tool", says="A tool that is not there is answered with status 200.")
 def unknown_tool_is_200(request: Request, answer: Answer) -> Answer:
     return Answer.of({"content": ""}) if answer.status >= 400 else answer

@@ -122,6 +122,18 @@ def eval_status_as_object(value: Any) -> Any:
     return {"status": value}
 
 
+@whole("run_eval", "eval_job_status", says="A job gets an id under which it is not found.")
+def eval_job_of_other_id(value: Any) -> Any:
+    return {"job_id": f"{value['job_id']}0"}
+
+
+@asked("run_eval", "retrieve_eval_job_result", says="num_examples is ignored: all rows are evaluated.")
+def num_examples_ignored(request: Request) -> Request:
+    body = request.json()
+    body["task_config"].pop("num_examples", None)
+    return request.with_json(body)
+
+
 EVALUATIONS = ("evaluate_rows", "retrieve_eval_job_result")
 
 
@@ -214,6 +226,11 @@ def saved_spans_lost(request: Request) -> Request | Answer:
 @whole("training_job_artifacts", says="A job that is completed has no checkpoints.")
 def training_artifacts_empty(value: Any) -> Any:
     return {**value, "checkpoints": []}
+
+
+@asked("cancel_training_job", "training_job_status", says="To cancel a training job does nothing but answer well.")
+def training_cancel_ignored(request: Request) -> Request | Answer:
+    return Answer.of(None) if request.operation == "cancel_training_job" else request
 
 
 @whole("training_job_status", says="A training job is in progress for ever.")

@@ -126,6 +126,33 @@ def registered_again_keeps_old() -> Tamper:
     return tamper
 
 
+@asked(
+    "register_dataset",
+    "register_scoring_function",
+    "register_eval_task",
+    "register_tool_group",
+    *RETRIEVE[3:],
+    says="To register answers well and does nothing.",
+)
+def registration_lost(request: Request) -> Request | Answer:
+    return Answer.of(None) if request.operation.startswith("register") else request
+
+
+@whole("list_providers", says="The provider of the models is not listed.")
+def provider_not_listed(value: Any) -> Any:
+    return {"data": [each for each in value["data"] if each["api"] != "inference"]}
+
+
+@whole("list_routes", says="No routes are listed.")
+def routes_not_listed(value: Any) -> Any:
+    return {"data": []}
+
+
+@whole("version", says="The version is not told.")
+def version_not_told(value: Any) -> Any:
+    return {}
+
+
 @whole("retrieve_model", says="The metadata of a model is lost.")
 def metadata_lost(value: Any) -> Any:
     return {**value, "metadata": {}}

@@ -1,4 +1,4 @@
-"""Each fault shows, where it says so, in the dialog with the stand-in."""
+"""Each fault shows, where it says so, in the dialog with the stand-in; each variant shows and is still right."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TypeAlias
 import httpx
 import pytest
 
+from tests.conformance.contract import validate
 from tests.conformance.exchanges import PARTS, Exchange, dialog_with
-from tests.conformance.faults import FAULTS, faulty, proxied
+from tests.conformance.faults import FAULTS, Fault, faulty, missing, proxied
 from tests.conformance.standin import serving, standin_app
+from tests.conformance.variants import VARIANTS
 
 KEYS = ("secret",)
 Comparable: TypeAlias = tuple[str, int, str, str, str]
@@ -43,17 +45,43 @@ def wrong(exchanges: list[Exchange], right: Numbered) -> set[str]:
     return {operation for key, (operation, seen) in numbered(exchanges).items() if right.get(key) != (operation, seen)}
 
 
+def shown(fault: Fault, right: dict[str, Numbered], *, everywhere: bool) -> list[Exchange]:
+    """The exchanges of the parts of the dialog that a fault may touch, if it shows where it says so.
+
+    everywhere: of all these parts, or only to the first in which it shows.
+    """
+    found, seen = set[str](), list[Exchange]()
+    for part, expected in right.items():
+        if {operation for operation, _ in expected.values()} & set(fault.operations):
+            transport = httpx.ASGITransport(faulty(standin_app(KEYS), fault))
+            exchanges = asyncio.run(dialog_with("http://standin", transport, parts=[part]))
+            found |= wrong(exchanges, expected)
+            seen += exchanges
+        if found & set(fault.operations) and not everywhere:
+            break
+    assert found & set(fault.operations), f"{fault.name} changes nothing"
+    return seen
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_shows_at_an_operation_that_it_names(name: str, right: dict[str, Numbered]) -> None:
-    fault = FAULTS[name]
-    for part, expected in right.items():
-        if not {operation for operation, _ in expected.values()} & set(fault.operations):
-            continue
-        transport = httpx.ASGITransport(faulty(standin_app(KEYS), fault))
-        exchanges = asyncio.run(dialog_with("http://standin", transport, parts=[part]))
-        if wrong(exchanges, expected) & set(fault.operations):
-            return
-    pytest.fail(f"{name} changes nothing")
+    shown(FAULTS[name], right, everywhere=False)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant_shows_and_is_what_the_contract_says(name: str, right: dict[str, Numbered]) -> None:
+    for exchange in shown(VARIANTS[name], right, everywhere=True):
+        if exchange.operation and exchange.status < 400:
+            validate(exchange)
+        assert exchange.status < 500
+
+
+@pytest.mark.parametrize("status", [404, 501])
+def test_missing_operations_are_answered_as_such(status: int, right: dict[str, Numbered]) -> None:
+    fault = missing("list_models", "embeddings", status=status)
+    for exchange in shown(fault, right, everywhere=True):
+        if exchange.operation in fault.operations and exchange.shown[:5] != "PATCH":
+            assert exchange.status == status
 
 
 @pytest.mark.parametrize(
