@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -103,16 +104,6 @@ class Exchange:
         found = value.get(name) if isinstance(value, dict) else None
         return found if isinstance(found, str) and found else "lost"
 
-    def events(self) -> list[Any]:
-        """The events of an SSE body, as far as they can be read."""
-        events = []
-        for frame in self.body.decode().split("\n\n"):
-            try:
-                events.append(json.loads(frame.removeprefix("data: ")))
-            except ValueError:
-                continue
-        return events
-
 
 class Dialog:
     """Requests to a server and what came back. client: with the server's base URL."""
@@ -139,13 +130,18 @@ class Dialog:
         return await self.raw(name, operation.method, operation.path.format(**path), **request)
 
 
-async def dialog(client: httpx.AsyncClient) -> list[Exchange]:
-    """Use all operations, and use some wrongly."""
-    talk = Dialog(client)
-    for part in (_inspect, _registries, _inference, _vectors, _tools, _agents, _datasets, _scores, _telemetry, _jobs):
-        await part(talk)
-    await _wrong_requests(talk)
-    await _many_at_once(talk)
+async def dialog_with(
+    base_url: str, transport: httpx.AsyncBaseTransport | None = None, parts: Iterable[str] = ()
+) -> list[Exchange]:
+    """Use all operations, and use some wrongly, with the key `secret` for servers that want one.
+
+    transport: None for the network. parts: of `PARTS`, each of which can stand alone; all when there is none.
+    """
+    headers = {"authorization": "Bearer secret"}
+    async with httpx.AsyncClient(transport=transport, base_url=base_url, headers=headers, verify=False) as client:
+        talk = Dialog(client)
+        for part in parts or PARTS:
+            await PARTS[part](talk)
     return talk.exchanges
 
 
@@ -155,7 +151,9 @@ async def _inspect(talk: Dialog) -> None:
 
 
 async def _registries(talk: Dialog) -> None:
-    await talk.ask("register_model", {"model_id": "org/one", "provider_model_id": LLM, "provider_id": PROVIDER})
+    for number in range(2):
+        model = {"model_id": "org/one", "provider_model_id": LLM, "provider_id": PROVIDER}
+        await talk.ask("register_model", {**model, "metadata": {"number": number}})
     await talk.ask("list_models")
     await talk.ask("retrieve_model", model_id="org/one")
     await talk.ask("unregister_model", model_id="org/one")
@@ -174,8 +172,10 @@ async def _registries(talk: Dialog) -> None:
 async def _inference(talk: Dialog) -> None:
     chat: dict[str, Any] = {"model_id": LLM, "messages": [HELLO], "sampling_params": GREEDY}
     complete: dict[str, Any] = {"model_id": LLM, "content": "One two three four", "sampling_params": GREEDY}
+    followed = [{"role": "system", "content": "Answer."}, HELLO]
     for stream in (False, True):
         await talk.ask("chat_completion", {**chat, "stream": stream})
+        await talk.ask("chat_completion", {**chat, "stream": stream, "messages": followed})
         await talk.ask("chat_completion", {**chat, "stream": stream, "sampling_params": SHORT})
         await talk.ask("chat_completion", {**chat, "stream": stream, "logprobs": {"top_k": 2}})
         await talk.ask("chat_completion", {**chat, "stream": stream, "tools": [WEATHER], "tool_choice": "required"})
@@ -185,7 +185,7 @@ async def _inference(talk: Dialog) -> None:
         await talk.ask("completion", {**complete, "stream": stream, "logprobs": {"top_k": 1}})
     await talk.ask("chat_completion", {**chat, "model_id": "org/never"})
     await talk.ask("chat_completion", {**chat, "model_id": "org/never", "stream": True})
-    texts = ["a river", {"type": "text", "text": "a bank"}, "a river"]
+    texts = ["a river", {"type": "text", "text": "a bank"}, "the wood"]
     for _ in range(2):
         await talk.ask("embeddings", {"model_id": EMBEDDER, "contents": texts})
     await talk.ask("embeddings", {"model_id": "org/never", "contents": texts})
@@ -324,7 +324,8 @@ async def _scores(talk: Dialog) -> None:
     evaluation = {"input_rows": rows, "scoring_functions": ["basic::equality"], "task_config": EVALUATION}
     await talk.ask("evaluate_rows", evaluation, task_id="org/task")
     for cancel in (False, True):
-        job = (await talk.ask("run_eval", {"task_config": EVALUATION}, task_id="org/task")).member("job_id")
+        config = EVALUATION if cancel else {**EVALUATION, "num_examples": 2}
+        job = (await talk.ask("run_eval", {"task_config": config}, task_id="org/task")).member("job_id")
         where: dict[str, Any] = {"task_id": "org/task", "job_id": job}
         if cancel:
             await talk.ask("cancel_eval_job", **where)
@@ -350,6 +351,7 @@ async def _telemetry(talk: Dialog) -> None:
                 }
                 await talk.ask("log_event", {"event": event, "ttl_seconds": 3600})
     await talk.ask("query_traces", query={"limit": 10, "order_by": "-trace_id"})
+    await talk.ask("query_traces", query={"limit": 1})
     await talk.ask("get_trace", trace_id=TRACE)
     await talk.ask("get_trace", trace_id="0" * 32)
     await talk.ask("get_span", trace_id=TRACE, span_id=CHILD)
@@ -383,16 +385,18 @@ async def _jobs(talk: Dialog) -> None:
 async def _wrong_requests(talk: Dialog) -> None:
     """What is refused."""
     json_type = {"content-type": "application/json"}
-    await talk.raw("", "POST", "/v1/models", content=b"{broken", headers=json_type)
-    await talk.raw("", "POST", "/v1/models", content=b'{"model_id": 5}', headers=json_type)
-    await talk.raw("", "POST", "/v1/models", content=b"{}", headers=json_type)
-    await talk.raw("", "POST", "/v1/models", content=b"model_id=a", headers={"content-type": "text/plain"})
-    await talk.raw("", "POST", "/v1/inference/chat-completion", json={"model_id": LLM})
-    await talk.raw("", "POST", "/v1/inference/chat-completion", json={"model_id": LLM, "messages": "Hello"})
-    await talk.raw("", "GET", "/v1/datasetio/rows", params={"dataset_id": "rows", "rows_in_page": "many"})
+    for body in (b"{broken", b'{"model_id": 5}', b"{}"):
+        await talk.raw("register_model", "POST", "/v1/models", content=body, headers=json_type)
+    text_type = {"content-type": "text/plain"}
+    await talk.raw("register_model", "POST", "/v1/models", content=b"model_id=a", headers=text_type)
+    for messages in ({}, {"messages": "Hello"}):
+        await talk.ask("chat_completion", {"model_id": LLM, **messages})
+    await talk.ask("get_rows_paginated", query={"dataset_id": "rows", "rows_in_page": "many"})
     await talk.raw("", "GET", "/v1/nothing")
-    for path in ("/v1/health", "/v1/models", "/v1/inference/chat-completion", "/v1/vector-dbs/org/db"):
-        await talk.raw("", "PATCH", path)
+    wrong = {"health": "/v1/health", "list_models": "/v1/models", "chat_completion": "/v1/inference/chat-completion"}
+    for operation, path in (*wrong.items(), ("retrieve_vector_db", "/v1/vector-dbs/org/db")):
+        await talk.raw(operation, "PATCH", path)
+    await talk.raw("list_models", "GET", "/v1/models", headers={"authorization": ""})
 
 
 async def _many_at_once(talk: Dialog) -> None:
@@ -406,3 +410,22 @@ async def _many_at_once(talk: Dialog) -> None:
     await asyncio.gather(*requests)
     for each in many:
         talk.exchanges += each.exchanges
+
+
+async def _data(talk: Dialog) -> None:
+    for part in (_datasets, _scores, _jobs):
+        await part(talk)
+
+
+PARTS: dict[str, Callable[[Dialog], Awaitable[None]]] = {
+    "inspect": _inspect,
+    "registries": _registries,
+    "inference": _inference,
+    "vectors": _vectors,
+    "tools": _tools,
+    "agents": _agents,
+    "data": _data,
+    "telemetry": _telemetry,
+    "wrong requests": _wrong_requests,
+    "many at once": _many_at_once,
+}

@@ -5,32 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema_rs
 import pytest
 from llama_stack_client import AuthenticationError, BadRequestError, LlamaStackClient
 from llama_stack_client.lib.agents.agent import Agent
 from llama_stack_client.lib.agents.client_tool import ClientTool
+from starlette.types import ASGIApp
 
 from generated.operations import OPERATIONS
-from tests.conformance.exchanges import AGENT, HELLO, Exchange, dialog
+from tests.conformance.contract import validate
+from tests.conformance.exchanges import AGENT, HELLO, Exchange, dialog_with
 from tests.conformance.standin import ECHO_GROUP, LLM, SHIELD, serving, standin_app
 
-CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[2] / "generated" / "conformance.json").read_text())
 
-
-def exchanges_with(app: Any) -> list[Exchange]:
+def exchanges_with(app: ASGIApp) -> list[Exchange]:
     """What an application answers to the dialog, in this process."""
-
-    async def talk() -> list[Exchange]:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://standin") as client:
-            return await dialog(client)
-
-    return asyncio.run(talk())
+    return asyncio.run(dialog_with("http://standin", httpx.ASGITransport(app)))
 
 
 @pytest.fixture(scope="module")
@@ -44,40 +36,12 @@ def url() -> Iterator[str]:
         yield url
 
 
-def _validator(operation: str, media: str) -> Any:
-    found = OPERATIONS[operation]
-    content = CONTRACT["paths"][found.path][found.method.lower()]["responses"]["200"].get("content")
-    if content is None:
-        return None
-    schema = content[media]["schema"]
-    if media == "text/event-stream":
-        schema = schema["properties"]["data"]["contentSchema"]
-    elif media == "application/jsonl":
-        schema = schema["items"]
-    return jsonschema_rs.validator_for({**schema, "components": CONTRACT["components"]}, validate_formats=True)
-
-
-def _items(exchange: Exchange) -> list[Any]:
-    text = exchange.body.decode()
-    if exchange.media == "text/event-stream":
-        assert text.endswith("\n\n")
-        frames = text[:-2].split("\n\n")
-        assert all(frame.startswith("data: ") and "\n" not in frame for frame in frames)
-        return [json.loads(frame.removeprefix("data: ")) for frame in frames]
-    return [json.loads(line) for line in text.splitlines()]
-
-
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_each_operation_succeeds_with_what_the_contract_says(exchanges: list[Exchange], operation: str) -> None:
     good = [each for each in exchanges if each.operation == operation and each.status == 200]
     assert good
     for exchange in good:
-        validator = _validator(operation, exchange.media)
-        for item in _items(exchange):
-            if validator is None:
-                assert item is None
-            else:
-                validator.validate(item)
+        validate(exchange)
 
 
 def test_what_is_wrong_is_refused_with_json_and_never_breaks_the_server(exchanges: list[Exchange]) -> None:
