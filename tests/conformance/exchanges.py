@@ -396,7 +396,8 @@ async def _wrong_requests(talk: Dialog) -> None:
     wrong = {"health": "/v1/health", "list_models": "/v1/models", "chat_completion": "/v1/inference/chat-completion"}
     for operation, path in (*wrong.items(), ("retrieve_vector_db", "/v1/vector-dbs/org/db")):
         await talk.raw(operation, "PATCH", path)
-    await talk.raw("list_models", "GET", "/v1/models", headers={"authorization": ""})
+    for key in ("", "Bearer wrong"):
+        await talk.raw("list_models", "GET", "/v1/models", headers={"authorization": key})
 
 
 async def _many_at_once(talk: Dialog) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -190,6 +192,27 @@ def missing_member_is_200(request: Request, answer: Answer) -> Answer:
     return Answer.of({}) if answer.status in (400, 422) and request.json() == {} else answer
 
 
+@answered("register_model", "chat_completion", says="A member of a wrong type is taken, with status 200.")
+def wrong_type_is_200(request: Request, answer: Answer) -> Answer:
+    body = request.json()
+    if answer.status not in (400, 422):
+        return answer
+    if "model_id" in body and not isinstance(body["model_id"], str):
+        model = {"identifier": "5", "provider_resource_id": "5", "provider_id": "5", "type": "model"}
+        return Answer.of({**model, "metadata": {}, "model_type": "llm"})
+    if "messages" in body and not isinstance(body["messages"], list):
+        message = {"role": "assistant", "content": "Hello", "stop_reason": "end_of_turn", "tool_calls": []}
+        return Answer.of({"completion_message": message})
+    return answer
+
+
+@answered("get_rows_paginated", says="A query parameter of a wrong type is taken, with status 200.")
+def wrong_query_is_200(request: Request, answer: Answer) -> Answer:
+    if answer.status not in (400, 422) or re.search(r"rows_in_page=-?\d+(&|$)", request.query):
+        return answer
+    return Answer.of({"rows": [], "total_count": 0})
+
+
 PATHS = ("health", "list_models", "chat_completion", "retrieve_vector_db")
 
 
@@ -205,13 +228,23 @@ def wrong_method_without_allow(request: Request, answer: Answer) -> Answer:
 
 @remembering("list_models", says="The list of models needs no key, though all else does.")
 def key_not_needed_on_one_route() -> Tamper:
+    return _letting_in(lambda request: not request.headers.get("authorization"))
+
+
+@remembering("list_models", says="The list of models is told to whoever has any key, be it wrong.")
+def wrong_key_taken_on_one_route() -> Tamper:
+    return _letting_in(lambda request: bool(request.headers.get("authorization")))
+
+
+def _letting_in(who: Callable[[Request], bool]) -> Tamper:
+    """Ask again with a key that was right before."""
     keys: list[str] = []
 
     async def tamper(request: Request, ask: Ask) -> Answer:
         answer = await ask(request)
-        if answer.status != 401 and request.headers.get("authorization"):
-            keys[:] = [request.headers["authorization"]]
-        if answer.status != 401 or request.operation != "list_models" or not keys:
+        if answer.status != 401:
+            keys[:] = [request.headers.get("authorization", "")]
+        if answer.status != 401 or request.operation != "list_models" or not keys or not who(request):
             return answer
         return await ask(replace(request, headers={**request.headers, "authorization": keys[0]}))
 

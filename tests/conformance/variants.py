@@ -115,6 +115,17 @@ def chat_streams_in_one_piece(events: list[Any]) -> list[Any]:
     return [start, {"event": {**event, "logprobs": logprobs} if logprobs else event}, end]
 
 
+@streamed("chat_completion", says="A piece of a text may be empty.")
+def chat_streams_have_empty_pieces(events: list[Any]) -> list[Any]:
+    empty = {"event": {"event_type": "progress", "delta": {"type": "text", "text": ""}}}
+    return [events[0], empty, *events[1:-1], empty, events[-1]]
+
+
+@whole("embeddings", says="An embedding may have any length.")
+def embeddings_are_not_normalised(value: Any) -> Any:
+    return {"embeddings": [[2.0 * each for each in vector] for vector in value["embeddings"]]}
+
+
 @streamed("completion", says="The stop_reason may come with the last text as well as behind it.")
 def completion_streams_end_with_text(events: list[Any]) -> list[Any]:
     return [*events[:-2], {**events[-2], "stop_reason": events[-1]["stop_reason"]}]

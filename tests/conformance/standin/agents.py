@@ -219,7 +219,13 @@ class TurnRun:
         own = vector_db_of(self.session.session_id)
         if self.texts:
             self.server.register_vector_db(None, RegisterVectorDbRequest(vector_db_id=own, embedding_model=EMBEDDER))
-            chunks = [Chunk(content=text, metadata={"document_id": str(uuid.uuid4())}) for text in self.texts]
+            # Clients send the same documents again with the result of their tool.
+            known = {each.chunk.content for each in self.server.stored[own] if isinstance(each.chunk.content, str)}
+            chunks = [
+                Chunk(content=text, metadata={"document_id": str(uuid.uuid4())})
+                for text in dict.fromkeys(self.texts)
+                if text not in known
+            ]
             self.server.insert_chunks(None, InsertChunksRequest(vector_db_id=own, chunks=chunks))
         vector_db_ids = [*self.vector_db_ids, *([own] if own in self.server.vector_dbs else [])]
         if not vector_db_ids:
@@ -258,9 +264,10 @@ class TurnRun:
             )
             self._complete(step)
             if generation.call is None or generation.call.tool_name in theirs:
-                break
+                return message
             dialog = [*dialog, message, self._execute(generation.call)]
-        return message
+        # No inference is left for what the tool said; and the client must not take the call for one of its own.
+        return message.model_copy(update={"tool_calls": []})
 
     def _tools(self) -> list[ToolDefinition]:
         tools = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import uvicorn
@@ -80,6 +80,8 @@ def standin_app(keys: tuple[str, ...] = ()) -> ASGIApp:
             response = await _answer(server, request)
         except Refused as refused:
             response = _json({"detail": refused.detail}, refused.status)
+            if refused.status == 401:
+                response.headers["WWW-Authenticate"] = "Bearer"
         await response(scope, receive, send)
 
     return app
@@ -109,7 +111,12 @@ def _response(operation: Operation, result: Any) -> Response:
         return _json(result)
     if operation.stream_media == "application/jsonl":
         return Response("".join(f"{dumped(line)}\n" for line in result), media_type=operation.stream_media)
-    return StreamingResponse((f"data: {dumped(event)}\n\n" for event in result), media_type=operation.stream_media)
+
+    async def frames() -> AsyncIterator[str]:
+        for event in result:
+            yield f"data: {dumped(event)}\n\n"
+
+    return StreamingResponse(frames(), media_type=operation.stream_media)
 
 
 def _json(value: Any, status: int = 200) -> Response:
@@ -131,6 +138,8 @@ def serving(app: ASGIApp) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(10)
+            if thread.is_alive():
+                raise RuntimeError("the server does not stop")
 
 
 def _offers(server: Standin) -> None:
