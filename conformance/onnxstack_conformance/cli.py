@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -49,7 +50,7 @@ HELP = {
     "embedding-model": "the model that embeds, instead of the first that the server lists",
     "shield": "the shield to ask, instead of the first that the server lists",
     "attack": "a text that the shield objects to",
-    "tool": "a call that a tool of the server can take, as 'code_interpreter={\"code\": \"print(1)\"}'",
+    "tool": 'a call that a tool of the server can take, as \'code_interpreter={"code": "print(1)"}\'',
     "mcp-endpoint": "an MCP server that the server under test can reach",
     "restart-command": "restarts the server; with it the rules on durability run",
     "client": "an interpreter that has this version of llama-stack-client; without it one is made",
@@ -69,9 +70,14 @@ HELP = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(4, f"{self.format_usage()}{self.prog}: {message}\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(
+    found = _Parser(
         prog="onnxstack-conform",
         description="Test an implementation of the Llama Stack v1 API at a URL.",
         epilog="Exit status: 0 every operation passed, 1 something is broken, 2 something is missing or untested, "
@@ -82,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
         found.add_argument(f"--{name}", metavar=value, action="append", help=HELP[name])
     for name in SWITCHES:
         found.add_argument(f"--{name}", action="store_true", help=HELP[name])
+    found.add_argument("--rule", metavar="NAME", help="run only rules whose names have this, as the report names them")
     found.add_argument("--junit", metavar="FILE", help="write the rules' outcomes as JUnit XML")
     found.add_argument("-v", "--verbose", action="store_true", help="a line for each rule")
     found.add_argument("--version", action="version", version=__version__)
@@ -91,14 +98,28 @@ def parser() -> argparse.ArgumentParser:
 def arguments(command_line: Sequence[str]) -> list[str]:
     """What pytest is called with. Exits with status 4 when the command line is wrong."""
     line = parser()
-    line.error = lambda message: line.exit(4, f"{line.format_usage()}onnxstack-conform: {message}\n")  # type: ignore[assignment,method-assign,return-value]
     given = vars(line.parse_args(command_line))
-    found = ["-c", str(INI), "--rootdir", str(INI.parent), "-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--tb=no", "-rN"]
+    found = [
+        "-c",
+        str(INI),
+        "--rootdir",
+        str(INI.parent),
+        "-p",
+        PLUGIN,
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:unraisableexception",
+        "--tb=no",
+        "-rN",
+    ]
     found += ["-v"] if given["verbose"] else ["-q"]
     found += ["--pyargs", "onnxstack_conformance", f"--stack-url={given['url']}"]
     for name in TAKES_VALUE:
         found += [f"--stack-{name}={value}" for value in given[name.replace("-", "_")] or ()]
     found += [f"--stack-{name}" for name in SWITCHES if given[name.replace("-", "_")]]
+    if given["rule"]:
+        found += ["-k", given["rule"].partition("[")[0]]
     if given["junit"]:
         found.append(f"--junit-xml={given['junit']}")
     return found

@@ -1,8 +1,8 @@
 """What the official client does with a server, as checks; a program of its own that runs under any version of it.
 
-`python client_journey.py` takes one JSON object on its standard input (url, headers, llm, embedder, run, read_only) and
-prints one: `{check: [outcome, message]}`, outcome being ok, broken or skipped. It imports nothing of the kit, so that it
-runs in an environment that has the client alone.
+`python client_journey.py` takes one JSON object on its standard input (url, headers, llm, embedder, run, read_only)
+and prints one: `{check: [outcome, message]}`, outcome being ok, broken or skipped. It imports nothing of the kit, so
+that it runs in an environment that has the client alone.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ def a_completion_is_answered_and_streamed(given: Given) -> None:
     inference = given.client.inference
     whole = inference.completion(model_id=given.model(), content="The river", sampling_params=GREEDY)
     assert isinstance(whole.content, str) and whole.stop_reason, f"{whole}"
-    chunks = list(inference.completion(model_id=given.model(), content="The river", sampling_params=GREEDY, stream=True))
+    chunks = list(
+        inference.completion(model_id=given.model(), content="The river", sampling_params=GREEDY, stream=True)
+    )
     assert chunks and chunks[-1].stop_reason, "the last chunk has no stop_reason"
 
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -106,14 +107,31 @@ def load() -> Contract:
                 method=method.upper(),
                 path=path,
                 parameters=tuple(_parameters(entry)),
-                body=next(iter(entry.get("requestBody", {}).get("content", {}).values()), {}).get("schema"),
+                body=_body(entry),
                 answers={
-                    media: jsonschema_rs.Draft202012Validator({**opened(_one(media, value["schema"])), **components})
+                    media: jsonschema_rs.Draft202012Validator(
+                        {**opened(_one(media, value["schema"])), **components},
+                        validate_formats=True,
+                        formats={"date-time": is_time},
+                    )
                     for media, value in content.items()
                 },
                 nullable={"type": "null"} in content.get(JSON, {}).get("schema", {}).get("anyOf", []),
             )
     return Contract(document, operations)
+
+
+def is_time(text: str) -> bool:
+    """A time as the official clients read it: ISO 8601, with an offset from UTC or without one.
+
+    >>> is_time("2026-11-25T12:00:00Z"), is_time("2026-11-25T12:00:00.123456"), is_time("yesterday")
+    (True, True, False)
+    """
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def opened(schema: Any) -> Any:
@@ -137,6 +155,13 @@ def _one(media: str, schema: Any) -> Any:
     if media == JSONL:
         return schema["items"]
     return schema
+
+
+def _body(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    for media in entry.get("requestBody", {}).get("content", {}).values():
+        schema: Mapping[str, Any] = media["schema"]
+        return schema
+    return None
 
 
 def _parameters(entry: Mapping[str, Any]) -> Iterator[Parameter]:

@@ -16,10 +16,14 @@ _NOISE = ("accept-encoding", "connection", "host", "user-agent", "content-length
 
 
 class Broken(AssertionError):
-    """The server broke a rule. The message says how; curl and shown: the request to repeat and what it was answered."""
+    """The server broke a rule. The message says how; curl and shown: the request to repeat and what it was answered.
 
-    def __init__(self, operation: str, message: str, curl: str = "", shown: str = "") -> None:
+    refusal: a request that ought to be right was answered with a 4xx, which some servers have a reason for.
+    """
+
+    def __init__(self, operation: str, message: str, curl: str = "", shown: str = "", *, refusal: bool = False) -> None:
         super().__init__(message)
+        self.refusal = refusal
         self.operation = operation
         self.curl = curl
         self.shown = shown
@@ -126,4 +130,5 @@ class Answer:
             self.wrong(message)
 
     def wrong(self, message: str) -> NoReturn:
-        raise Broken(self.operation.id, message, self.exchange.curl(), self.exchange.shown())
+        refusal = 400 <= self.status < 500
+        raise Broken(self.operation.id, message, self.exchange.curl(), self.exchange.shown(), refusal=refusal)

@@ -16,23 +16,31 @@ STYLE = """
 * { box-sizing: border-box }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 1100px;
   margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem } h3 { font-size: 1rem; margin: 1rem 0 0 }
-.soft { color: var(--soft) } .counts { display: flex; flex-wrap: wrap; gap: 1.5rem; margin: 1rem 0 }
+h1 { font-size: 1.5rem; margin: 0 }
+h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
+h3 { font-size: 1rem; margin: 1rem 0 0 }
+.soft { color: var(--soft) }
+.counts { display: flex; flex-wrap: wrap; gap: 1.5rem; margin: 1rem 0 }
 .counts b { font-size: 1.6rem; display: block; line-height: 1.2 }
 .passed { color: var(--passed) } .broken { color: var(--broken) } .missing { color: var(--missing) }
 .untested { color: var(--untested) }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .3rem .6rem .3rem 0;
-  border-bottom: 1px solid var(--line); vertical-align: top } th { color: var(--soft); font-weight: normal }
-td:first-child, td.few { white-space: nowrap } td code { margin-right: .4rem; display: inline-block } code, pre { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere }
+table { border-collapse: collapse; width: 100% }
+td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+td:first-child, td.few { white-space: nowrap }
+td code { margin-right: .4rem; display: inline-block }
+code, pre { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere }
 pre { background: var(--code); padding: .6rem .8rem; border-radius: 6px; white-space: pre-wrap; margin: .3rem 0 }
 .finding { border-left: 3px solid var(--broken); padding-left: .8rem; margin: 1rem 0 }
-.finding p { margin: .2rem 0 } a { color: inherit } summary { cursor: pointer; color: var(--soft) }
+.finding p { margin: .2rem 0 }
+a { color: inherit }
+summary { cursor: pointer; color: var(--soft) }
+summary h2 { display: inline }
 """
 
 
 def page(report: Report) -> str:
     """The page."""
-    words = ("passed", "broken", "missing", "untested")
+    words: tuple[Word, ...] = ("passed", "broken", "missing", "untested")
     counts = "".join(f'<div class="{word}"><b>{report.count(word)}</b>{word}</div>' for word in words)
     parts = [
         f"<h1>Conformance of {escape(report.url)}</h1>",
@@ -54,7 +62,8 @@ def page(report: Report) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Conformance of {escape(report.url)}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+        f"<title>Conformance of {escape(report.url)}</title><style>{STYLE}</style></head>\n"
+        f"<body>\n{body}\n</body></html>\n"
     )
 
 
@@ -65,7 +74,8 @@ def _by_api(report: Report) -> str:
         group = list(members)
         good = sum(judged.verdict == "passed" for judged in group)
         names = " ".join(map(_name, group))
-        rows.append(f"<tr><td>{escape(api)}</td><td class="few">{good} of {len(group)}</td><td>{names}</td></tr>")
+        count = f'<td class="few">{good} of {len(group)}</td>'
+        rows.append(f"<tr><td>{escape(api)}</td>{count}<td>{names}</td></tr>")
     return f"<h2>Operations</h2>\n<table>{''.join(rows)}</table>"
 
 
@@ -99,14 +109,19 @@ def _findings(report: Report) -> list[str]:
     parts = ["<h2>What is broken</h2>"]
     for judged in report.operations.values():
         if judged.findings:
-            parts.append(f'<h3 id="{escape(judged.operation)}">{escape(judged.operation)} <code>{escape(judged.label)}</code></h3>')
+            parts.append(
+                f'<h3 id="{escape(judged.operation)}">{escape(judged.operation)} '
+                f"<code>{escape(judged.label)}</code></h3>"
+            )
             parts += [_finding(finding, finding.key in report.known) for finding in judged.findings]
     return parts
 
 
 def _finding(finding: Finding, known: bool) -> str:
     curl = f"<p>To repeat it:</p><pre>{escape(finding.curl)}</pre>" if finding.curl else ""
-    shown = f"<details><summary>The answer</summary><pre>{escape(finding.shown)}</pre></details>" if finding.shown else ""
+    shown = (
+        f"<details><summary>The answer</summary><pre>{escape(finding.shown)}</pre></details>" if finding.shown else ""
+    )
     mark = ' <span class="soft">(in the baseline)</span>' if known else ""
     return (
         f'<div class="finding"><p><b>{escape(finding.message)}</b>{mark}</p>'
@@ -119,7 +134,9 @@ def _finding(finding: Finding, known: bool) -> str:
 def _list(title: str, entries: list[str]) -> list[str]:
     if not entries:
         return []
-    return [f"<h2>{escape(title)}</h2><ul>{''.join(f'<li><code>{escape(entry)}</code></li>' for entry in entries)}</ul>"]
+    return [
+        f"<h2>{escape(title)}</h2><ul>{''.join(f'<li><code>{escape(entry)}</code></li>' for entry in entries)}</ul>"
+    ]
 
 
 def _rules(report: Report) -> str:
@@ -130,4 +147,5 @@ def _rules(report: Report) -> str:
         f"<td>{escape(rule.message[:300]) if rule.outcome != 'passed' else ''}</td></tr>"
         for rule in report.rules
     )
-    return f"<details><summary><h2 style='display:inline'>All {len(report.rules)} rules</h2></summary><table>{rows}</table></details>"
+    title = f"<summary><h2>All {len(report.rules)} rules</h2></summary>"
+    return f"<details>{title}<table>{rows}</table></details>"

@@ -126,7 +126,7 @@ def asked_for(config: pytest.Config) -> set[str]:
     return {
         name
         for name, operation in load().operations.items()
-        if (not apis and not names or operation.api in apis or name in names)
+        if ((not apis and not names) or operation.api in apis or name in names)
         and (not read_only or operation.method == "GET" or name in HARMLESS)
     }
 
@@ -140,7 +140,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [
             item
             for item in items
-            if (names := operations_of(item)) and (not asked & set(names) or layers and _layer(item) not in layers)
+            if (names := operations_of(item)) and (not asked & set(names) or (layers and _layer(item) not in layers))
         ]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
@@ -195,7 +195,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
         mark = pyfuncitem.get_closest_marker("rule")
         source = mark.kwargs["source"] if mark else ""
         seconds = time.monotonic() - begun
-        rule = Rule(pyfuncitem.name, _says(pyfuncitem), source, _layer(pyfuncitem), operations, outcome, message, seconds)
+        rule = Rule(
+            pyfuncitem.name, _says(pyfuncitem), source, _layer(pyfuncitem), operations, outcome, message, seconds
+        )
         notes.rules.append(rule)
 
 

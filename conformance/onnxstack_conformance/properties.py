@@ -66,12 +66,12 @@ NOBODY = "conformance-nobody"
 SHORT = {
     "type": "object",
     "properties": {
-        "strategy": {"enum": [{"type": "greedy"}, {"type": "top_p", "temperature": 0.5, "top_p": 0.9}, {"type": "top_k", "top_k": 4}]},
+        "strategy": {"enum": [{"type": "greedy"}, {"type": "top_p", "temperature": 0.5}, {"type": "top_k", "top_k": 4}]},
         "max_tokens": {"enum": [1, 4]},
         "repetition_penalty": {"enum": [1.0, 1.1]},
     },
     "required": ["max_tokens"],
-}  # fmt: skip
+}
 # Members that would make the server fetch, run or train something.
 HARMLESS_VALUES: Mapping[str, Mapping[str, Any]] = {
     "url": {"enum": [{"uri": "data:text/csv,a%0A1%0A"}]},
@@ -104,12 +104,20 @@ def view(stack: Stack, operations: Collection[str]) -> dict[str, Any]:
     document = copy.deepcopy(dict(stack.contract.document))
     schemas = opened(document["components"]["schemas"])
     document["components"]["schemas"] = schemas
-    known = {"model_id": _model(stack, "llm"), "model": _model(stack, "llm"), "embedding_model": _model(stack, "embedding")}
+    known = {
+        "model_id": _model(stack, "llm"),
+        "model": _model(stack, "llm"),
+        "embedding_model": _model(stack, "embedding"),
+    }
     for name, schema in schemas.items():
         for member, part in list(schema.get("properties", {}).items()):
             if member in HARMLESS_VALUES and name.endswith("Request"):
                 schema["properties"][member] = dict(HARMLESS_VALUES[member]) or part
-            elif member in known and name.endswith(("Request", "Config", "Candidate")) and not name.startswith("Register"):
+            elif (
+                member in known
+                and name.endswith(("Request", "Config", "Candidate"))
+                and not name.startswith("Register")
+            ):
                 value = known["embedding_model"] if name == "EmbeddingsRequest" else known[member]
                 schema["properties"][member] = {"enum": [value]}
             elif name.startswith("Register") and member == "embedding_model":

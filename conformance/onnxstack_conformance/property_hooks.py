@@ -64,16 +64,28 @@ def check(rule: Callable[[Answer, Any], None]) -> Callable[[Any, Any, Any], None
         operation = load().operations.get(case.operation.definition.raw.get("operationId"))
         if operation is None or case.method.upper() != operation.method:
             return
-        headers = {name.lower(): values[0] for name, values in response.headers.items()}
         request = response.request
-        sent = request.body.encode() if isinstance(request.body, str) else request.body
         exchange = Exchange(
-            operation, case.method, request.url, dict(request.headers), sent, response.status_code, headers, response.content, 0, 0
-        )  # fmt: skip
+            operation,
+            case.method,
+            request.url,
+            sent=dict(request.headers),
+            body=request.body.encode() if isinstance(request.body, str) else request.body,
+            status=response.status_code,
+            headers={name.lower(): values[0] for name, values in response.headers.items()},
+            content=response.content,
+            seconds=0,
+            first_s=0,
+        )
         try:
             rule(Answer(operation, exchange), case.body)
         except Broken as broken:
-            note = {"operation": operation.id, "message": str(broken), "curl": exchange.curl(), "shown": exchange.shown()}
+            note = {
+                "operation": operation.id,
+                "message": str(broken),
+                "curl": exchange.curl(),
+                "shown": exchange.shown(),
+            }
             with Path(os.environ[FOUND]).open("a") as file:
                 file.write(json.dumps(note) + "\n")
             raise RuleBroken(operation=operation.label, title=rule.__name__, message=str(broken)) from None

@@ -51,6 +51,7 @@ LEFT_BEHIND = {
     "preference_optimize": "job_uuid",
 }
 GREEDY = {"type": "greedy"}
+SLASH = "an id with slashes is answered 404: the official client writes them into the path as they are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ class Options:
     """What the person who runs the kit says of the server.
 
     credentials: one set of headers for each caller; every one has to work. llm, embedder, shield: ids to use instead
-    of the first that the server lists. tools: a call that the server's tools can take, by the tool's name.
-    mcp_endpoint: the URL of an MCP server that the server can reach. job_timeout_s: seconds that a job of evaluation or training may take; timeout_s: those of any answer.
+    of the first that the server lists; attack: a text that the shield objects to. tools: a call that the server's
+    tools can take, by the tool's name; mcp_endpoint: the URL of an MCP server that the server can reach. timeout_s:
+    seconds that any answer may take; job_timeout_s: those that a job of evaluation or training may.
     """
 
     url: str
@@ -193,14 +195,39 @@ class Stack:
         """Send a request that has to succeed.
 
         Raises:
-            Missing: the server has no such operation. A 404 says so as well: what the path names is there.
+            Missing: the server has no such operation. A 404 says so as well, where another method does not show that
+                the path is there: what it names exists.
             Broken: the answer is an error, or success in another form than the contract's.
         """
         answer = self.attempt(operation, **request)
         if answer.status == 404:
+            answer.must(not any("/" in name for name in (request.get("path") or {}).values()), SLASH)
+            answer.must(not self._routed(answer), "what the path names is there, and the answer is 404: it is lost")
             raise Missing(operation, "the server answers 404, and what the path names is there")
         answer.must(answer.status < 400, f"a right request was refused with {answer.status}: {answer.text[:300]}")
         return answer
+
+    def _routed(self, answer: Answer) -> bool:
+        """A path that answers another method with 405 is there, and 404 for it speaks of what it names."""
+        other = self.exchange("PATCH", answer.exchange.url, self.options.credentials[0], None, answer.operation)
+        allowed = other.headers.get("allow", answer.operation.method)
+        return bool(answer.operation.path_parameters) and other.status == 405 and answer.operation.method in allowed
+
+    def registered(self, operation: str, api: str, body: Mapping[str, Any]) -> Answer:
+        """Register something with the provider that the server chooses, or else with the first that takes it.
+
+        Raises:
+            Broken, Missing: as `call` does, when none takes it.
+        """
+        answer = self.attempt(operation, body=body)
+        if 400 <= answer.status < 500 and "provider_id" not in body:
+            for provider in self.listed("list_providers", fresh=False):
+                if provider["api"] != api:
+                    continue
+                again = self.attempt(operation, body={**body, "provider_id": provider["provider_id"]})
+                if again.status < 400:
+                    return again
+        return answer if answer.status < 400 else self.call(operation, body=body)
 
     def refused(self, operation: str, why: str, **request: Any) -> Answer:
         """Send a request that has to be refused with a 4xx and a JSON body, before anything is streamed.
@@ -275,8 +302,9 @@ class Stack:
     def vector_db(self) -> str:
         """A new vector database."""
         name = self.name("db")
-        body = {"vector_db_id": name, "embedding_model": self.embedder["identifier"]}
-        found = self.call("register_vector_db", body={**body, "embedding_dimension": self.dimension()}).json()
+        body: dict[str, Any] = {"vector_db_id": name, "embedding_model": self.embedder["identifier"]}
+        body["embedding_dimension"] = self.dimension()
+        found = self.registered("register_vector_db", "vector_io", body).json()
         return str(found["identifier"])
 
     def dataset(self, rows: Sequence[Mapping[str, str]], kinds: Mapping[str, str] | None = None) -> str:
@@ -285,7 +313,7 @@ class Stack:
         columns = {column: {"type": (kinds or {}).get(column, "string")} for column in rows[0]}
         uri = "data:text/csv;charset=utf-8," + quote(csv_of(rows))
         body = {"dataset_id": name, "dataset_schema": columns, "url": {"uri": uri}}
-        self.call("register_dataset", body=body)
+        self.registered("register_dataset", "datasetio", body)
         return name
 
     def until(self, what: str, seconds: float) -> Iterator[None]:
@@ -354,7 +382,9 @@ class Stack:
                 continue
             if fits_without:
                 names = ", ".join(sorted(nulls(value)))
-                answer.wrong(f"{where}members that are absent stand as null, which the contract does not allow: {names}")
+                answer.wrong(
+                    f"{where}members that are absent stand as null, which the contract does not allow: {names}"
+                )
             answer.wrong(f"{where}not what the contract says at {pointer(error)}: {str(error.message)[:300]}")
 
     def _remember(self, operation: str, request: Mapping[str, Any], answer: Answer) -> None:

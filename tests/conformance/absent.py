@@ -30,7 +30,9 @@ def without(url: str, statuses: Mapping[str, int]) -> Iterator[str]:
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         body = await request.body()
         answer = await run_in_threadpool(client.request, request.method, target, content=body, headers=kept)
-        headers = {name: value for name, value in answer.headers.items() if name not in ("content-length", "transfer-encoding")}
+        headers = {
+            name: value for name, value in answer.headers.items() if name not in ("content-length", "transfer-encoding")
+        }
         return Response(answer.content, answer.status_code, headers)
 
     with client, serving(Starlette(routes=[Route("/{path:path}", forward, methods=METHODS)])) as proxied:

@@ -59,7 +59,9 @@ def test_what_was_registered_is_taken_away_again(whole: Run, url: str) -> None:
     for path in ("models", "vector-dbs", "datasets", "toolgroups"):
         names = [entry["identifier"] for entry in httpx.get(f"{url}/v1/{path}").json()["data"]]
         assert not [name for name in names if "conformance" in name]
-    left = {entry.partition(": ")[2] for entry in whole.report["left_behind"] if not entry.startswith(("super", "pref"))}
+    left = {
+        entry.partition(": ")[2] for entry in whole.report["left_behind"] if not entry.startswith(("super", "pref"))
+    }
     assert left and all(name.startswith("conformance::") for name in left)
 
 
@@ -78,7 +80,11 @@ def test_a_server_with_keys_wants_one_everywhere(tmp_path: Path) -> None:
         auth += ["--layer", "properties", "--layer", "behaviour"]
         run = conform(url, tmp_path, "--token", "first", "--token", "second", *auth)
         assert run.findings == []
-        assert not [rule for rule in run.report["rules"] if rule["name"].startswith("test_no_key") and rule["outcome"] != "passed"]
+        assert not [
+            rule
+            for rule in run.report["rules"]
+            if rule["name"].startswith("test_no_key") and rule["outcome"] != "passed"
+        ]
         refused = conform(url, tmp_path, "--operation", "list_models", "--layer", "behaviour")
         assert refused.operations("broken") == {"list_models"}
         assert "401" in refused.findings[0]["message"]
@@ -203,7 +209,9 @@ def environment() -> dict[str, str]:
 def test_the_kit_imports_nothing_of_the_server() -> None:
     code = "import sys; sys.argv = ['x', '--version']\nimport onnxstack_conformance.cli, onnxstack_conformance.plugin\n"
     code += "import onnxstack_conformance.properties, onnxstack_conformance.clients\n"
-    code += "print([name for name in sys.modules if name.split('.')[0] in ('server', 'handlers', 'backends', 'generated')])"
+    code += (
+        "print([name for name in sys.modules if name.split('.')[0] in ('server', 'handlers', 'backends', 'generated')])"
+    )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd="/")
     assert finished.stdout.strip() == "[]", finished.stderr
 
@@ -231,7 +239,9 @@ def test_a_stream_that_clients_cannot_read_is_refused(text: str, why: str) -> No
         streams.events(text)
 
 
-@pytest.mark.parametrize("text", ['data: {"a": 1}\n\n', ': ping\n\nevent: x\r\ndata:{"a": 1}\r\n\r\n', 'id: 1\ndata: {"a":\ndata: 1}\n\n'])
+@pytest.mark.parametrize(
+    "text", ['data: {"a": 1}\n\n', ': ping\n\nevent: x\r\ndata:{"a": 1}\r\n\r\n', 'id: 1\ndata: {"a":\ndata: 1}\n\n']
+)
 def test_every_legal_framing_of_an_event_is_read(text: str) -> None:
     assert streams.events(text) == [{"a": 1}]
 
@@ -254,7 +264,18 @@ def test_nulls_are_found_and_left_out() -> None:
 def test_the_command_to_repeat_a_request_is_whole() -> None:
     operation = load().operations["chat_completion"]
     body = json.dumps({"text": "it's"}).encode()
-    exchange = Exchange(operation, "POST", "http://x/y", {"Content-Type": "application/json", "X-Api-Key": "s"}, body, 200, {}, b"", 0, 0)
+    exchange = Exchange(
+        operation,
+        "POST",
+        "http://x/y",
+        {"Content-Type": "application/json", "X-Api-Key": "s"},
+        body,
+        200,
+        {},
+        b"",
+        0,
+        0,
+    )
     found = exchange.curl()
     assert "$STACK_X_API_KEY" in found and "'s'" not in found
     echoed = subprocess.run(["bash", "-c", found.replace("curl", "printf '%s\\n'")], capture_output=True, text=True)
@@ -272,5 +293,3 @@ def test_options_of_the_command_are_documented() -> None:
     page = (ROOT / "docs" / "conformance.md").read_text()
     for name in (*cli.TAKES_VALUE, *cli.SWITCHES, "junit"):
         assert f"`--{name}" in page, name
-
-

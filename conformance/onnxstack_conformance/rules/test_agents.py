@@ -9,10 +9,10 @@ import pytest
 
 from onnxstack_conformance.exchange import Answer
 from onnxstack_conformance.marks import rule
-from onnxstack_conformance.rules.test_inference import GREEDY, text_of, user
+from onnxstack_conformance.rules.test_inference import text_of, user
 from onnxstack_conformance.rules.test_safety import objecting
 from onnxstack_conformance.rules.test_vectors import TEXTS, with_documents
-from onnxstack_conformance.stack import Stack, leave_out
+from onnxstack_conformance.stack import GREEDY, Stack, leave_out
 
 ASK = "Name a colour of the sky."
 SHAPE = "contract: AgentTurnResponseEvent"
@@ -25,7 +25,11 @@ CLIENT_TOOL = {
 BOTH = pytest.mark.parametrize(
     "stream",
     [
-        pytest.param(stream, id="stream" if stream else "whole", marks=rule("create_turn", source="contract: stream"))
+        pytest.param(
+            stream,
+            id="stream" if stream else "whole",
+            marks=rule("create_turn", "retrieve_turn", source="contract: Turn, stream"),
+        )
         for stream in (True, False)
     ],
 )
@@ -61,7 +65,9 @@ def turn_of(answer: Answer) -> Mapping[str, Any]:
     if answer.media != "text/event-stream":
         return dict(answer.json())
     last = payloads(answer)[-1]
-    answer.must(last["event_type"] == "turn_complete", f"the last event is {last['event_type']!r}, and not turn_complete")
+    answer.must(
+        last["event_type"] == "turn_complete", f"the last event is {last['event_type']!r}, and not turn_complete"
+    )
     return dict(last["turn"])
 
 
@@ -79,9 +85,12 @@ def test_a_turn_is_told_from_its_start_through_its_steps_to_its_end(stack: Stack
     answer = turn(stack, session(stack, agent(stack)), user(ASK))
     found = payloads(answer)
     kinds = [payload["event_type"] for payload in found]
-    answer.must(kinds[0] == "turn_start" and kinds.count("turn_start") == 1, f"one turn_start comes first, not {kinds[:3]}")
     answer.must(
-        kinds[-1] == "turn_complete" and kinds.count("turn_complete") == 1, f"one turn_complete comes last, not {kinds[-3:]}"
+        kinds[0] == "turn_start" and kinds.count("turn_start") == 1, f"one turn_start comes first, not {kinds[:3]}"
+    )
+    answer.must(
+        kinds[-1] == "turn_complete" and kinds.count("turn_complete") == 1,
+        f"one turn_complete comes last, not {kinds[-3:]}",
     )
     open_step, done = None, []
     for payload in found[1:-1]:
@@ -116,8 +125,13 @@ def test_the_text_streamed_is_the_text_of_the_step(stack: Stack) -> None:
     for step in whole["steps"]:
         if step["step_type"] == "inference" and not step["model_response"].get("tool_calls"):
             text = text_of(step["model_response"]["content"])
-            answer.must(told.get(step["step_id"], "") == text, f"streamed {told.get(step['step_id'])!r}, stored {text!r}")
-    answer.must(bool(whole["output_message"]["content"]) or not any(told.values()), "the output message is empty")
+            answer.must(
+                told.get(step["step_id"], "") == text, f"streamed {told.get(step['step_id'])!r}, stored {text!r}"
+            )
+    last = [step for step in whole["steps"] if step["step_type"] == "inference"][-1:]
+    for step in last:
+        text, final = (text_of(one["content"]) for one in (step["model_response"], whole["output_message"]))
+        answer.must(text == final, f"the last inference says {text!r}, the output message {final!r}")
 
 
 @BOTH
@@ -155,7 +169,8 @@ def test_each_step_of_a_turn_is_retrieved(stack: Stack) -> None:
         found = stack.call("retrieve_step", path=path)
         got = found.json()["step"]
         found.must(
-            (got["step_id"], got["step_type"]) == (step["step_id"], step["step_type"]), f"another step is retrieved: {got}"
+            (got["step_id"], got["step_type"]) == (step["step_id"], step["step_type"]),
+            f"another step is retrieved: {got}",
         )
 
 
@@ -166,6 +181,8 @@ def test_a_session_has_its_turns_in_order(stack: Stack) -> None:
     ids = [turn_of(turn(stack, where, user(f"{ASK} {n}")))["turn_id"] for n in range(3)]
     found = stack.call("retrieve_session", path=where)
     found.must(found.json()["session_id"] == where["session_id"], "another session is retrieved")
+    name = found.json()["session_name"]
+    found.must(name == "conformance", f"the session was called 'conformance', and is {name!r}")
     got = [one["turn_id"] for one in found.json()["turns"]]
     found.must(got == ids, f"the turns were {ids}, retrieved are {got}")
     some = stack.call("retrieve_session", path=where, query={"turn_ids": [ids[0], ids[2]]})
@@ -199,7 +216,10 @@ def test_a_call_of_a_clients_tool_ends_the_turn_and_its_result_goes_on(stack: St
     ran = [step for step in told["steps"] if step["step_type"] == "tool_execution"]
     answer.must(not ran, "the tool is the client's, and the server has a step of its execution")
     result = {"role": "tool", "call_id": calls[0]["call_id"], "tool_name": "get_weather", "content": "Sunny."}
-    after = turn_of(turn(stack, where, result))
+    next_turn = turn(stack, where, result)
+    after = turn_of(next_turn)
+    got_message = [(message["role"], text_of(message["content"])) for message in after["input_messages"]]
+    next_turn.must(got_message == [("tool", "Sunny.")], f"the tool's result was 'Sunny.', the turn took {got_message}")
     found = stack.call("retrieve_session", path=where)
     got = [one["turn_id"] for one in found.json()["turns"]]
     found.must(got == [told["turn_id"], after["turn_id"]], f"two turns were made, the session has {got}")
@@ -238,7 +258,9 @@ def test_an_agent_with_documents_retrieves_from_them(stack: Stack) -> None:
             retrieved += "".join(text_of(response["content"]) for response in step["tool_responses"])
         elif step["step_type"] == "memory_retrieval":
             retrieved += text_of(step["inserted_context"])
-    answer.must("nectar" in retrieved, f"the question is a document's text, and the steps retrieved {retrieved[:200]!r}")
+    answer.must(
+        "nectar" in retrieved, f"the question is a document's text, and the steps retrieved {retrieved[:200]!r}"
+    )
 
 
 @rule("create_turn", source="contract: AgentConfig.input_shields")
@@ -258,6 +280,20 @@ def test_a_shield_on_the_input_is_a_step_and_stops_what_it_objects_to(stack: Sta
         bad.must("inference" not in kinds, f"the input was stopped, and the model was asked: {kinds}")
 
 
+@rule("create_turn", source="contract: CreateAgentTurnRequest.documents; our interpretation: the model is told them")
+def test_documents_of_a_turn_make_a_difference(stack: Stack) -> None:
+    """Three documents, each with the same question, do not all get the answer that the question gets without one."""
+    agent_id = agent(stack, sampling_params={"strategy": GREEDY, "max_tokens": 32})
+    answers = []
+    for text in (None, *list(TEXTS.values())[:3]):
+        documents = [{"content": f"{text} " * 5, "mime_type": "text/plain"}] if text else []
+        answer = turn(stack, session(stack, agent_id), user("What does the document say?"), documents=documents)
+        answers.append(text_of(turn_of(answer)["output_message"]["content"]))
+    if not answers[0]:
+        leave_out("the model says nothing")
+    answer.must(len(set(answers)) > 1, f"with three documents and with none the answer is the same: {answers[0]!r}")
+
+
 @rule("create_agent", "create_turn", source="our interpretation: it is the caller's mistake")
 def test_an_agent_of_an_unknown_model_is_refused_at_the_latest_at_its_turn(stack: Stack) -> None:
     """A model that is not registered is refused with a 4xx when the agent is made or when it is to answer."""
@@ -266,7 +302,9 @@ def test_an_agent_of_an_unknown_model_is_refused_at_the_latest_at_its_turn(stack
     if made.status >= 400:
         return
     where = session(stack, made.json()["agent_id"])
-    stack.refused("create_turn", "an agent of an unknown model", path=where, body={"messages": [user("a")], "stream": True})
+    stack.refused(
+        "create_turn", "an agent of an unknown model", path=where, body={"messages": [user("a")], "stream": True}
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,7 +318,7 @@ def test_what_is_not_there_is_refused(stack: Stack, operation: str) -> None:
     """An agent, session, turn or step that is not there gets a 4xx, and no stream is begun."""
     agent_id = agent(stack)
     parts = stack.contract.operations[operation].path_parameters
-    path = {name: "00000000-0000-4000-8000-000000000000" for name in parts}
+    path = dict.fromkeys(parts, "00000000-0000-4000-8000-000000000000")
     if operation != "create_session":
         path["agent_id"] = agent_id
     bodies = {"create_session": {"session_name": "a"}, "create_turn": {"messages": [user("a")], "stream": True}}

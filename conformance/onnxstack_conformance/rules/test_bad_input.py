@@ -19,7 +19,8 @@ NOT = {"string": {"not": "text"}, "object": "not an object", "array": "not a lis
 
 def on(names: Iterator[str], source: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
-        "operation", [pytest.param(name, id=name, marks=rule(name, source=source, layer="properties")) for name in names]
+        "operation",
+        [pytest.param(name, id=name, marks=rule(name, source=source, layer="properties")) for name in names],
     )
 
 
@@ -54,11 +55,18 @@ def refused(stack: Stack, answer: Answer, why: str) -> None:
 def test_a_body_that_is_no_json_object_is_refused(stack: Stack, operation: str) -> None:
     """Broken JSON, a list and a text in the place of the object get a 4xx with a JSON body."""
     found = OPERATIONS[operation]
-    for content, why in ((b'{"a": ', "broken JSON"), (b"[]", "a list"), (b'"text"', "a text"), (b"\xff\xfe", "no UTF-8")):
+    for content, why in (
+        (b'{"a": ', "broken JSON"),
+        (b"[]", "a list"),
+        (b'"text"', "a text"),
+        (b"\xff\xfe", "no UTF-8"),
+    ):
         refused(stack, raw(stack, found, content), f"a body of {why}")
 
 
-@on((name for name in with_body() if load().resolved(OPERATIONS[name].body or {}).get("required")), "contract: required")
+@on(
+    (name for name in with_body() if load().resolved(OPERATIONS[name].body or {}).get("required")), "contract: required"
+)
 def test_a_body_without_a_required_member_is_refused(stack: Stack, operation: str) -> None:
     """An empty object where the contract requires members gets a 4xx."""
     refused(stack, raw(stack, OPERATIONS[operation], b"{}"), "a body without its required members")
@@ -104,6 +112,8 @@ def test_a_method_that_is_not_there_is_405_with_allow(stack: Stack, operation: s
 def test_a_path_that_is_not_there_is_404(stack: Stack) -> None:
     """What the contract does not know is 404, with a body in JSON."""
     operation = OPERATIONS["health"]
-    exchange = stack.exchange("GET", f"{stack.url}/v1/conformance-nobody", stack.options.credentials[0], None, operation)
+    exchange = stack.exchange(
+        "GET", f"{stack.url}/v1/conformance-nobody", stack.options.credentials[0], None, operation
+    )
     answer = Answer(operation, exchange)
     answer.must(answer.status == 404, f"an unknown path is answered {answer.status}")

@@ -27,7 +27,9 @@ def outcomes(request: pytest.FixtureRequest, stack: Stack, pytestconfig: pytest.
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(one, id=one.name, marks=rule(*one.operations, source="client: llama-stack-client", layer="clients"))
+        pytest.param(
+            one, id=one.name, marks=rule(*one.operations, source="client: llama-stack-client", layer="clients")
+        )
         for one in CHECKS
     ],
 )

@@ -8,13 +8,11 @@ from onnxstack_conformance.exchange import Answer
 from onnxstack_conformance.marks import rule
 from onnxstack_conformance.stack import Stack
 
-ROWS = [{"input_query": f"question {n}, with a \"quote\"", "expected_answer": f"answer {n}"} for n in range(7)]
+ROWS = [{"input_query": f'question {n}, with a "quote"', "expected_answer": f"answer {n}"} for n in range(7)]
 
 
 def page(stack: Stack, name: str, size: int, token: str | None = None) -> tuple[Answer, list[Any], str | None]:
-    answer = stack.call(
-        "get_rows_paginated", query={"dataset_id": name, "rows_in_page": size, "page_token": token}
-    )
+    answer = stack.call("get_rows_paginated", query={"dataset_id": name, "rows_in_page": size, "page_token": token})
     found = answer.json()
     answer.must(
         found["total_count"] in (len(found["rows"]), len(ROWS), len(ROWS) + 1),

@@ -6,13 +6,13 @@ import statistics
 import threading
 import time
 
+import pytest
+
 from onnxstack_conformance.exchange import Answer, Broken
 from onnxstack_conformance.marks import rule
 from onnxstack_conformance.rules.test_inference import ask, streamed
 from onnxstack_conformance.stack import Stack
 from onnxstack_conformance.verdict import Notes
-
-import pytest
 
 TOKENS = 32
 

@@ -18,14 +18,18 @@ THINGS = ("copper", "a river", "bread", "chess", "honey", "winter", "a bridge", 
 def test_each_of_many_chats_gets_its_own_answer(stack: Stack) -> None:
     """Twenty chats at once get the answers that their questions get alone."""
     questions = [f"Tell me about {thing}, in short." for thing in THINGS]
-    alone = {text: said(stack.call("chat_completion", body=ask(stack, "chat_completion", text, 8)))[0] for text in questions}
+    alone = {
+        text: said(stack.call("chat_completion", body=ask(stack, "chat_completion", text, 8)))[0] for text in questions
+    }
     if len(set(alone.values())) < 3:
         leave_out("the model says the same to most questions")
     asked = [questions[n % len(questions)] for n in range(AT_ONCE)]
     answers = together(stack, [("chat_completion", {"body": ask(stack, "chat_completion", text, 8)}) for text in asked])
     for text, answer in zip(asked, answers, strict=True):
         found = said(answer)[0]
-        others = {other for other in questions if other != text and alone[other] == found and alone[other] != alone[text]}
+        others = {
+            other for other in questions if other != text and alone[other] == found and alone[other] != alone[text]
+        }
         answer.must(not others, f"{text!r} gets {found!r}, which is the answer to {sorted(others)}")
 
 

@@ -15,7 +15,10 @@ ROWS = [
     {"chat_completion_input": '[{"role": "user", "content": "Colour?"}]', "expected_answer": "Blue."},
     {"chat_completion_input": '[{"role": "user", "content": "River?"}]', "expected_answer": "Seine."},
 ]
-PAIRS = [{"prompt": "Colour?", "chosen": "Blue.", "rejected": "Seven."}, {"prompt": "River?", "chosen": "Seine.", "rejected": "No."}]
+PAIRS = [
+    {"prompt": "Colour?", "chosen": "Blue.", "rejected": "Seven."},
+    {"prompt": "River?", "chosen": "Seine.", "rejected": "No."},
+]
 LORA = {
     "type": "LoRA",
     "lora_attn_modules": ["q_proj", "v_proj"],
@@ -51,7 +54,12 @@ def begin(stack: Stack, operation: str) -> str:
         dataset = stack.dataset(PAIRS)
         algorithm = {"reward_scale": 0.1, "reward_clip": 1.0, "epsilon": 0.0, "gamma": 0.0}
         more = {"finetuned_model": stack.llm["identifier"], "algorithm_config": algorithm}
-    body = {"job_uuid": job, "training_config": training(stack, dataset), "hyperparam_search_config": {}, "logger_config": {}}
+    body = {
+        "job_uuid": job,
+        "training_config": training(stack, dataset),
+        "hyperparam_search_config": {},
+        "logger_config": {},
+    }
     answer = stack.attempt(operation, body={**body, **more})
     if answer.status == 404:
         stack.call(operation, body={**body, **more})
@@ -82,7 +90,9 @@ def test_a_job_of_training_goes_on_to_its_checkpoints(stack: Stack, operation: s
         status = stack.call("training_job_status", query={"job_uuid": job})
     found = status.json()
     status.must(found["job_uuid"] == job, f"asked for {job}, got {found['job_uuid']}")
-    status.must(found["status"] == "completed", f"the job ends as {found['status']!r}: {found.get('resources_allocated')}")
+    status.must(
+        found["status"] == "completed", f"the job ends as {found['status']!r}: {found.get('resources_allocated')}"
+    )
     artifacts = stack.call("training_job_artifacts", query={"job_uuid": job})
     artifacts.must(bool((artifacts.json() or {}).get("checkpoints")), "the job has completed, and has no checkpoint")
 

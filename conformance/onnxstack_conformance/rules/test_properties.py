@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from onnxstack_conformance import plugin, properties
@@ -37,8 +35,10 @@ def generated(stack: Stack, pytestconfig: pytest.Config, tmp_path_factory: pytes
     "operation",
     [pytest.param(name, id=name, marks=rule(name, source=SOURCE, layer="properties")) for name in load().operations],
 )
-def test_every_answer_to_generated_requests_is_right(stack: Stack, generated: Result, notes: Notes, operation: str) -> None:
-    """Whatever is sent, success is what the contract says, an error is a 4xx with JSON, and the server does not fail."""
+def test_every_answer_to_generated_requests_is_right(
+    stack: Stack, generated: Result, notes: Notes, operation: str
+) -> None:
+    """Whatever is sent: success is what the contract says, an error has JSON, and the server does not fail."""
     found = [Broken(operation, one.message, one.curl, one.shown) for one in generated.failures.get(operation, ())]
     if found:
         stack.unfit += found[1:]

@@ -9,10 +9,9 @@ from onnxstack_conformance.stack import Stack, leave_out
 
 def shield(stack: Stack) -> str:
     """The shield to ask; the rule is left out where there is none."""
-    for found in stack.listed("list_shields", fresh=False):
-        if stack.options.shield in (None, found["identifier"]) and not found["identifier"].startswith("conformance::"):
-            return str(found["identifier"])
-    leave_out("the server lists no shield (--shield ID)")
+    names = [str(found["identifier"]) for found in stack.listed("list_shields", fresh=False)]
+    fit = [name for name in names if stack.options.shield in (None, name) and not name.startswith("conformance::")]
+    return fit[0] if fit else leave_out("the server lists no shield (--shield ID)")
 
 
 def objecting(stack: Stack) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from onnxstack_conformance.exchange import Answer
 from onnxstack_conformance.marks import rule
-from onnxstack_conformance.rules.test_inference import GREEDY, user
-from onnxstack_conformance.stack import Stack, leave_out
+from onnxstack_conformance.rules.test_inference import user
+from onnxstack_conformance.stack import GREEDY, Stack, leave_out
 
 EQUALITY, SUBSET = "basic::equality", "basic::subset_of"
 ROWS = [
@@ -119,7 +119,11 @@ def test_scoring_an_unknown_dataset_is_refused(stack: Stack) -> None:
 
 
 QUESTIONS = [
-    {"input_query": text, "expected_answer": text, "chat_completion_input": f'[{{"role": "user", "content": "{text}"}}]'}
+    {
+        "input_query": text,
+        "expected_answer": text,
+        "chat_completion_input": f'[{{"role": "user", "content": "{text}"}}]',
+    }
     for text in ("One colour.", "One river.", "One metal.")
 ]
 
@@ -129,7 +133,7 @@ def task(stack: Stack) -> str:
     name = listed(stack, EQUALITY)
     kinds = {"chat_completion_input": "chat_completion_input"}
     body = {"eval_task_id": "conformance::task", "scoring_functions": [name]}
-    stack.call("register_eval_task", body={**body, "dataset_id": stack.dataset(QUESTIONS, kinds)})
+    stack.registered("register_eval_task", "eval", {**body, "dataset_id": stack.dataset(QUESTIONS, kinds)})
     return "conformance::task"
 
 
@@ -239,5 +243,9 @@ def test_synthetic_data_comes_for_prompts(stack: Stack) -> None:
 @rule("generate_synthetic_data", source="our interpretation: it is the caller's mistake")
 def test_synthetic_data_of_an_unknown_model_is_refused(stack: Stack) -> None:
     """A model that is not registered gets a 4xx."""
-    body = {"dialogs": [user("Name a colour.")], "filtering_function": "none", "model": f"conformance-{stack.run}/nobody"}
+    body = {
+        "dialogs": [user("Name a colour.")],
+        "filtering_function": "none",
+        "model": f"conformance-{stack.run}/nobody",
+    }
     stack.refused("generate_synthetic_data", "an unknown model", body=body)

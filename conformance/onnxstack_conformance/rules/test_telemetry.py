@@ -12,11 +12,12 @@ from onnxstack_conformance.marks import rule
 from onnxstack_conformance.stack import Stack
 
 NOW = datetime.now(UTC)
+SETTLES_S = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A trace of this run's making: a root and two children, each span with the attribute `conformance`."""
+    """A trace of this run's making: a root, its child and the child's child, each with the attribute `conformance`."""
 
     trace: str
     root: str
@@ -34,18 +35,30 @@ def event(trace: str, span: str, payload: Mapping[str, Any], attributes: Mapping
     return {"event": {**common, "type": "structured_log", "payload": payload}, "ttl_seconds": 3600}
 
 
-def known(stack: Stack) -> Known:
-    """Log the events of a trace."""
-    found = Known(secrets.token_hex(16), secrets.token_hex(8), (secrets.token_hex(8), secrets.token_hex(8)), secrets.token_hex(6))
-    for number, span in enumerate((found.root, *found.children)):
-        start = {"type": "span_start", "name": f"conformance {number}"}
-        if span != found.root:
-            start["parent_span_id"] = found.root
+def known(stack: Stack, mark: str = "", second: int = 0) -> Known:
+    """Log the events of a trace, and wait until it can be read: servers may write such things behind their answers.
+
+    second: of its start, after that of others.
+    """
+    found = Known(
+        secrets.token_hex(16),
+        secrets.token_hex(8),
+        (secrets.token_hex(8), secrets.token_hex(8)),
+        mark or secrets.token_hex(6),
+    )
+    spans = (found.root, *found.children)
+    for number, span in enumerate(spans):
+        start: dict[str, Any] = {"type": "span_start", "name": f"conformance {number}"}
+        if number:
+            start["parent_span_id"] = spans[number - 1]
         attributes = {"conformance": found.mark, "number": number}
-        stack.call("log_event", body=event(found.trace, span, start, attributes, number))
-    for number, span in enumerate((*found.children, found.root)):
+        stack.call("log_event", body=event(found.trace, span, start, attributes, second + number))
+    for number, span in enumerate(reversed(spans)):
         end = {"type": "span_end", "status": "ok"}
-        stack.call("log_event", body=event(found.trace, span, end, {}, 10 + number))
+        stack.call("log_event", body=event(found.trace, span, end, {}, second + 10 + number))
+    for _ in stack.until("the trace", SETTLES_S):
+        if stack.send("get_trace", path={"trace_id": found.trace}).status == 200:
+            break
     return found
 
 
@@ -69,10 +82,17 @@ def test_a_span_has_what_was_logged(stack: Stack) -> None:
     trace = known(stack)
     found = stack.call("get_span", path={"trace_id": trace.trace, "span_id": trace.children[0]})
     got = found.json()
-    wanted = {"span_id": trace.children[0], "trace_id": trace.trace, "parent_span_id": trace.root, "name": "conformance 1"}
+    wanted = {
+        "span_id": trace.children[0],
+        "trace_id": trace.trace,
+        "parent_span_id": trace.root,
+        "name": "conformance 1",
+    }
     for member, value in wanted.items():
         found.must(got.get(member) == value, f"{member} was logged as {value!r}, and is {got.get(member)!r}")
-    found.must((got.get("attributes") or {}).get("conformance") == trace.mark, f"the attributes are {got.get('attributes')}")
+    attributes = got.get("attributes") or {}
+    found.must(attributes.get("conformance") == trace.mark, f"the attributes are {attributes}")
+    found.must(got.get("end_time") is not None, "its end was logged, and the span has no end_time")
 
 
 @rule("get_span_tree", source="contract: QuerySpanTreeResponse")
@@ -87,6 +107,32 @@ def test_the_tree_of_a_root_has_its_spans_and_no_other(stack: Stack) -> None:
     for name, span in got.items():
         found.must(span["span_id"] == name, f"the span {span['span_id']} stands under {name}")
         found.must(span["trace_id"] == trace.trace, f"the span {name} names the trace {span['trace_id']}")
+
+
+@rule("get_span_tree", source="contract: max_depth; our interpretation: children may count as depth 1 or 2")
+def test_max_depth_bounds_the_tree(stack: Stack) -> None:
+    """A tree of depth 1 has the span, perhaps its child, and not the child's child."""
+    trace = known(stack)
+    found = stack.call("get_span_tree", path={"span_id": trace.root}, query={"max_depth": 1})
+    got = set(found.json()["data"])
+    found.must(trace.root in got, "the tree has not the span itself")
+    found.must(trace.children[1] not in got, "max_depth 1, and the tree has the child of the span's child")
+
+
+@rule("query_traces", source="contract: limit, offset, order_by")
+def test_traces_come_in_order_and_in_pages(stack: Stack) -> None:
+    """`order_by` start_time or -start_time is the order, `limit` the most that come, `offset` what is passed over."""
+    first = known(stack)
+    second = known(stack, first.mark, 60)
+    query = {"attribute_filters": condition(first), "limit": 10, "offset": 0}
+    for order, wanted in (("start_time", [first, second]), ("-start_time", [second, first])):
+        found = stack.call("query_traces", query={**query, "order_by": [order]})
+        got = [one["trace_id"] for one in found.json()["data"]]
+        found.must(got == [trace.trace for trace in wanted], f"order_by {order}, and the traces are in another order")
+        for offset, trace in enumerate(wanted):
+            page = stack.call("query_traces", query={**query, "order_by": [order], "limit": 1, "offset": offset})
+            got = [one["trace_id"] for one in page.json()["data"]]
+            page.must(got == [trace.trace], f"limit 1 and offset {offset} of two traces give {len(got)}, or another")
 
 
 @rule("query_traces", source="contract: attribute_filters, limit, offset")
@@ -117,17 +163,29 @@ def test_spans_are_saved_as_rows(stack: Stack) -> None:
     trace = known(stack)
     columns = ("trace_id", "span_id", "parent_span_id", "name", "start_time", "end_time", "conformance")
     name = stack.dataset([dict.fromkeys(columns, "-")])
-    body = {"attribute_filters": condition(trace), "attributes_to_save": ["conformance"], "dataset_id": name, "max_depth": 10}
+    body = {
+        "attribute_filters": condition(trace),
+        "attributes_to_save": ["conformance"],
+        "dataset_id": name,
+        "max_depth": 10,
+    }
     saved = stack.call("save_spans_to_dataset", body=body)
     rows = stack.call("get_rows_paginated", query={"dataset_id": name, "rows_in_page": -1}).json()["rows"]
     got = {row.get("span_id") for row in rows} - {"-"}
-    saved.must(got == trace.spans, f"the spans {sorted(trace.spans)} were to be saved, the rows have {sorted(map(str, got))}")
+    saved.must(
+        got == trace.spans, f"the spans {sorted(trace.spans)} were to be saved, the rows have {sorted(map(str, got))}"
+    )
 
 
 @rule("log_event", source="contract: UnstructuredLogEvent, MetricEvent")
 def test_logs_and_metrics_are_taken(stack: Stack) -> None:
     """The other two kinds of events are taken."""
-    common = {"trace_id": secrets.token_hex(16), "span_id": secrets.token_hex(8), "timestamp": NOW.isoformat(), "attributes": {}}
+    common = {
+        "trace_id": secrets.token_hex(16),
+        "span_id": secrets.token_hex(8),
+        "timestamp": NOW.isoformat(),
+        "attributes": {},
+    }
     log = {**common, "type": "unstructured_log", "message": "conformance", "severity": "info"}
     metric = {**common, "type": "metric", "metric": "conformance", "value": 1.5, "unit": "ms"}
     for one in (log, metric):

@@ -39,7 +39,7 @@ def test_tools_are_listed_by_group_and_retrieved(stack: Stack) -> None:
     some.must(found == wanted, f"the group {name!r} has the tools {wanted}, listed for it are {found}")
     for tool in every:
         one = stack.call("get_tool", path={"tool_name": tool["identifier"]})
-        one.must(one.json()["identifier"] == tool["identifier"], f"another tool is retrieved: {one.json()}")
+        one.must(one.json() == tool, f"the tool is listed as {tool}, and retrieved as {one.json()}")
 
 
 @rule("get_tool", source="contract: Tool, never null; our interpretation: it is not found")
@@ -65,6 +65,13 @@ def test_the_tools_of_a_group_come_as_json_lines(stack: Stack) -> None:
     listed = stack.call("list_tools", query={"toolgroup_id": name})
     wanted = sorted(tool["identifier"] for tool in listed.json()["data"])
     answer.must(found == wanted, f"the group {name!r} has the tools {wanted}, its lines are {found}")
+    parameters = {tool["identifier"]: [one["name"] for one in tool["parameters"]] for tool in listed.json()["data"]}
+    for tool in answer.lines():
+        got = [one["name"] for one in tool.get("parameters") or ()]
+        answer.must(
+            got == parameters[tool["name"]],
+            f"{tool['name']} is listed with {parameters[tool['name']]}, its line has {got}",
+        )
 
 
 @rule("invoke_tool", source="contract: ToolInvocationResult")

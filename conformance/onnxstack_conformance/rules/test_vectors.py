@@ -23,7 +23,10 @@ QUERY = "conformance of a river"
 def filled(stack: Stack) -> str:
     """A vector database with a chunk for each text."""
     name = stack.vector_db()
-    chunks = [{"content": text, "metadata": {"document_id": key, "n": number}} for number, (key, text) in enumerate(TEXTS.items())]
+    chunks = [
+        {"content": text, "metadata": {"document_id": key, "n": number}}
+        for number, (key, text) in enumerate(TEXTS.items())
+    ]
     stack.call("insert_chunks", body={"vector_db_id": name, "chunks": chunks})
     return name
 
@@ -32,12 +35,15 @@ def query(stack: Stack, name: str, text: str, **params: Any) -> tuple[Answer, li
     answer = stack.call("query_chunks", body={"vector_db_id": name, "query": text, "params": params})
     found = answer.json()
     answer.must(
-        len(found["chunks"]) == len(found["scores"]), f"{len(found['chunks'])} chunks, and {len(found['scores'])} scores"
+        len(found["chunks"]) == len(found["scores"]),
+        f"{len(found['chunks'])} chunks, and {len(found['scores'])} scores",
     )
     return answer, found["chunks"], found["scores"]
 
 
-@rule("query_chunks", "insert_chunks", source="contract: QueryChunksResponse; our interpretation: the nearest come first")
+@rule(
+    "query_chunks", "insert_chunks", source="contract: QueryChunksResponse; our interpretation: the nearest come first"
+)
 def test_a_text_finds_itself_first_with_what_it_was_stored_with(stack: Stack) -> None:
     """The text of a chunk as the query finds that chunk first, its content and metadata as they were inserted."""
     name = filled(stack)
@@ -51,7 +57,9 @@ def test_a_text_finds_itself_first_with_what_it_was_stored_with(stack: Stack) ->
         )
 
 
-@rule("query_chunks", source="client: chunks and scores are read in order; our interpretation: a higher score is nearer")
+@rule(
+    "query_chunks", source="client: chunks and scores are read in order; our interpretation: a higher score is nearer"
+)
 def test_scores_fall_from_the_first_chunk_to_the_last(stack: Stack) -> None:
     """Chunks come in the order of their scores, the highest first, and each once."""
     answer, chunks, scores = query(stack, filled(stack), QUERY, max_chunks=5)
@@ -135,14 +143,20 @@ def test_what_was_inserted_is_retrieved_as_context(stack: Stack) -> None:
     name = with_documents(stack)
     answer = stack.call("rag_query", body={"content": TEXTS["copper"], "vector_db_ids": [name]})
     text = text_of(answer.json().get("content") or "")
-    answer.must("Copper conducts electricity" in text, f"a document says it word for word, and the context is {text[:200]!r}")
+    answer.must(
+        "Copper conducts electricity" in text, f"a document says it word for word, and the context is {text[:200]!r}"
+    )
 
 
 @rule("rag_query", source="contract: RAGQueryConfig.max_chunks")
 def test_the_context_has_no_more_chunks_than_asked_for(stack: Stack) -> None:
     """`query_config.max_chunks` bounds how many documents of one chunk each are in the context."""
     name = with_documents(stack)
-    config = {"max_chunks": 1, "max_tokens_in_context": 512, "query_generator_config": {"type": "default", "separator": " "}}
+    config = {
+        "max_chunks": 1,
+        "max_tokens_in_context": 512,
+        "query_generator_config": {"type": "default", "separator": " "},
+    }
     body = {"content": TEXTS["bees"], "vector_db_ids": [name], "query_config": config}
     answer = stack.call("rag_query", body=body)
     text = text_of(answer.json().get("content") or "")
