@@ -75,8 +75,7 @@ class Agents(Tools):
 
     def new_agent(self, config: AgentConfig) -> str:
         """Keep an agent, if all that it names is there."""
-        if self.models.used(config.model).model_type != "llm":
-            raise Refused(400, f"agent_config.model: {config.model!r} generates no text")
+        self.language_model(config.model)
         for shield_id in [*(config.input_shields or []), *(config.output_shields or [])]:
             self.shields.used(shield_id)
         for name, _ in map(_group, config.toolgroups or []):
