@@ -116,6 +116,15 @@ def test_documents_of_an_agent_that_retrieves_are_found_and_kept_once(client: Te
     assert client.get("/v1/vector-dbs").json()["data"] == []
 
 
+@pytest.mark.parametrize("args", [{"vector_db_ids": 5}, {"vector_db_ids": [[]]}, {"vector_db_ids": ["never"]}])
+def test_turn_with_wrong_arguments_of_retrieval_is_refused(client: TestClient, args: dict[str, Any]) -> None:
+    tools = [{"name": RAG_GROUP, "args": args}]
+    agent_id = _post(client, "agents", {"agent_config": {**AGENT, "toolgroups": tools}})["agent_id"]
+    session_id = _post(client, f"agents/{agent_id}/session", {"session_name": "talk"})["session_id"]
+    path = f"/v1/agents/{agent_id}/session/{session_id}/turn"
+    assert client.post(path, json={"messages": [HELLO], "stream": True}).status_code == 400
+
+
 def test_columns_of_numbers_are_numbers_in_csv_of_base64(client: TestClient) -> None:
     uri = f"data:text/csv;base64,{base64.b64encode(b'a,n,b' + bytes([10]) + b'x,1.5,TRUE').decode()}"
     columns = {"a": {"type": "string"}, "n": {"type": "number"}, "b": {"type": "boolean"}}
