@@ -65,7 +65,7 @@ SCORED = [
     {"input_query": "q", "expected_answer": "b", "generated_answer": "a b"},
     {"input_query": "q", "expected_answer": "c", "generated_answer": "d"},
 ]
-EVALUATION = {
+EVALUATION: dict[str, Any] = {
     "type": "benchmark",
     "eval_candidate": {"type": "model", "model": LLM, "sampling_params": GREEDY},
 }

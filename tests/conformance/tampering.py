@@ -208,7 +208,8 @@ def _tampered(fault: Fault, asked_of: Callable[[Scope, Request], Awaitable[Answe
         answer = await tamper(
             Request(scope["method"], raw_path, query, headers, body), lambda request: asked_of(scope, request)
         )
-        pairs = {**answer.headers, "content-length": str(len(answer.body))}
+        length = {} if answer.status == 204 else {"content-length": str(len(answer.body))}
+        pairs = {**answer.headers, **length}
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
         await send({"type": "http.response.body", "body": answer.body})

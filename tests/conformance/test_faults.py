@@ -86,13 +86,20 @@ def test_missing_operations_are_answered_as_such(status: int, right: dict[str, N
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [("stream_ends_with_done", "inference"), ("paging_doubles_row", "data"), ("deleted_still_there", "registries")],
+    [
+        ("stream_ends_with_done", "inference"),
+        ("answers_of_parallel_requests_swapped", "many at once"),
+        ("paging_doubles_row", "data"),
+        ("deleted_still_there", "registries"),
+        ("voids_are_204", "registries"),
+    ],
 )
 def test_fault_shows_in_front_of_a_server(name: str, part: str, right: dict[str, Numbered]) -> None:
-    with serving(standin_app(KEYS)) as url, proxied(url, FAULTS[name]) as faulty_url:
+    fault = (FAULTS | VARIANTS)[name]
+    with serving(standin_app(KEYS)) as url, proxied(url, fault) as faulty_url:
         exchanges = asyncio.run(dialog_with(faulty_url, parts=[part]))
     found = wrong(exchanges, right[part])
-    assert found and found <= set(FAULTS[name].operations)
+    assert found and found <= set(fault.operations)
 
 
 def test_every_fault_says_what_is_wrong() -> None:

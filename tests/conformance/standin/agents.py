@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from generated.models import (
     AgentConfig,
     AgentCreateResponse,
@@ -32,6 +34,7 @@ from generated.models import (
     InsertChunksRequest,
     InterleavedContent,
     Message,
+    QueryRequest,
     RAGQueryConfig,
     RegisterVectorDbRequest,
     Session,
@@ -75,8 +78,7 @@ class Agents(Tools):
 
     def new_agent(self, config: AgentConfig) -> str:
         """Keep an agent, if all that it names is there."""
-        if self.models.used(config.model).model_type != "llm":
-            raise Refused(400, f"agent_config.model: {config.model!r} generates no text")
+        self.language_model(config.model)
         for shield_id in [*(config.input_shields or []), *(config.output_shields or [])]:
             self.shields.used(shield_id)
         for name, _ in map(_group, config.toolgroups or []):
@@ -176,7 +178,11 @@ class TurnRun:
         self.groups = [name for name in agents if turns is None or name in turns]
         self.retrieval = RAG_GROUP in agents or RAG_GROUP in (turns or {})
         args = agents.get(RAG_GROUP, {}) | (turns or {}).get(RAG_GROUP, {})
-        self.vector_db_ids = args.get("vector_db_ids") or []
+        try:
+            given = QueryRequest.model_validate({"content": "", "vector_db_ids": [], **args})
+        except ValidationError as error:
+            raise Refused(400, f"the arguments of {RAG_GROUP}: {error.errors()[0]['msg']}") from None
+        self.vector_db_ids, self.query_config = given.vector_db_ids, given.query_config or RAGQueryConfig()
         for vector_db_id in self.vector_db_ids:
             server.vector_dbs.used(vector_db_id)
         self.texts = [document_text(document.content) for document in body.documents or []]
@@ -233,7 +239,7 @@ class TurnRun:
         call = ToolCall(call_id="", tool_name=RAG_QUERY, arguments={})
         step_id = self._start("tool_execution")
         self._progress("tool_execution", step_id, ToolCallDelta(tool_call=call, parse_status="succeeded"))
-        content = self.server.retrieved(vector_db_ids, question, RAGQueryConfig())
+        content = self.server.retrieved(vector_db_ids, question, self.query_config)
         self._executed(step_id, call, content or "")
         return content
 

@@ -26,7 +26,7 @@ from generated.models import (
 from generated.operations import OPERATIONS, Operation
 from tests.conformance.standin.resources import PROVIDER
 from tests.conformance.standin.routing import route
-from tests.conformance.standin.telemetry import PostTraining
+from tests.conformance.standin.training import PostTraining
 from tests.conformance.standin.wire import Refused, arguments, dumped, parsed
 
 PROVIDER_TYPE = "inline::standin"

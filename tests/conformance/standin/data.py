@@ -161,6 +161,7 @@ class Data(Agents):
     def _scored(self, function: ScoringFn, rows: list[Row], own: ScoringFnParams | None) -> ScoringResult:
         params = own or function.params or BasicScoringFnParams()
         if params.type == "llm_as_judge":
+            self.language_model(params.judge_model)
             scored = [self._judged(params, row) for row in rows]
         elif params.type == "regex_parser":
             scored = [{"score": _parsed(params, row)} for row in rows]
@@ -227,6 +228,8 @@ class Data(Agents):
             raise Refused(404, f"eval task {task_id!r} not found")
 
     def _evaluated(self, rows: list[Row], functions: list[str], config: EvalTaskConfig) -> EvaluateResponse:
+        candidate = config.eval_candidate
+        self.language_model(candidate.model if candidate.type == "model" else candidate.config.model)
         own = (config.scoring_params or {}) if isinstance(config, AppEvalTaskConfig) else {}
         generations = [{"generated_answer": self._answer(config, _messages(row))} for row in rows]
         answered = [row | generation for row, generation in zip(rows, generations, strict=True)]
@@ -250,10 +253,11 @@ class Data(Agents):
         self, call: None, body: SyntheticDataGenerateRequest
     ) -> SyntheticDataGenerationResponse:
         """An answer to each message of a user, scored by how its words differ. Filters keep the better half."""
+        model = self.language_model(body.model or LLM).identifier
         prompts = [text_of(message.content) for message in body.dialogs if isinstance(message, UserMessage)]
         rows: list[Row] = []
         for prompt in prompts:
-            response = self.generate(body.model or LLM, prompt).text
+            response = self.generate(model, prompt).text
             words = response.split()
             rows.append({"prompt": prompt, "response": response, "score": len(set(words)) / max(1, len(words))})
         if body.filtering_function != "none":

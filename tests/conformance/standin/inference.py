@@ -111,8 +111,7 @@ class Inference(Resources):
         Raises:
             Refused: 400, no such model, or what is demanded cannot be.
         """
-        if self.models.used(model_id).model_type != "llm":
-            raise Refused(400, f"{model_id!r} generates no text")
+        self.language_model(model_id)
         call: ToolCall | None = None
         text = prompt.strip()
         if tool_choice == "required":
@@ -175,6 +174,7 @@ class Inference(Resources):
         return iter(chunks)
 
     def batch_completion(self, call: None, body: BatchCompletionRequest) -> BatchCompletionResponse:
+        self.language_model(body.model)
         batch = [
             self.generate(body.model, text_of(content), body.sampling_params, body.response_format, body.logprobs)
             for content in body.content_batch
@@ -182,22 +182,13 @@ class Inference(Resources):
         return BatchCompletionResponse(completion_message_batch=[each.message() for each in batch])
 
     def batch_chat_completion(self, call: None, body: BatchChatCompletionRequest) -> BatchChatCompletionResponse:
+        self.language_model(body.model)
         batch = [self._chat(body.model, messages, body) for messages in body.messages_batch]
         return BatchChatCompletionResponse(completion_message_batch=[each.message() for each in batch])
 
     def embeddings(self, call: None, body: EmbeddingsRequest) -> EmbeddingsResponse:
-        return EmbeddingsResponse(embeddings=[self.embed(body.model_id, text_of(each)) for each in body.contents])
-
-    def embed(self, model_id: str, text: str) -> list[float]:
-        """float [dimension of the model].
-
-        Raises:
-            Refused: 400, no such embedding model.
-        """
-        model = self.models.used(model_id)
-        if model.model_type != "embedding":
-            raise Refused(400, f"{model_id!r} is no embedding model")
-        return embedding(text, model.metadata["embedding_dimension"])
+        dimension: int = self.embedding_model(body.model_id).metadata["embedding_dimension"]
+        return EmbeddingsResponse(embeddings=[embedding(text_of(each), dimension) for each in body.contents])
 
 
 def embedding(text: str, dimension: int) -> list[float]:

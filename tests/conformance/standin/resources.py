@@ -91,6 +91,28 @@ class Resources:
         self.scoring_functions: Kind[ScoringFn] = Kind("scoring function")
         self.eval_tasks: Kind[EvalTask] = Kind("eval task")
 
+    def language_model(self, model_id: str) -> Model:
+        """A model that generates text.
+
+        Raises:
+            Refused: 400, there is none of this id, or it is an embedding model.
+        """
+        model = self.models.used(model_id)
+        if model.model_type != "llm":
+            raise Refused(400, f"{model_id!r} generates no text")
+        return model
+
+    def embedding_model(self, model_id: str) -> Model:
+        """A model that embeds text.
+
+        Raises:
+            Refused: 400, there is none of this id, or it generates text.
+        """
+        model = self.models.used(model_id)
+        if model.model_type != "embedding":
+            raise Refused(400, f"{model_id!r} is no embedding model")
+        return model
+
     def list_models(self, call: None) -> ListModelsResponse:
         return ListModelsResponse(data=list(self.models.values()))
 
@@ -136,10 +158,7 @@ class Resources:
         return self.vector_dbs.get(vector_db_id)
 
     def register_vector_db(self, call: None, body: RegisterVectorDbRequest) -> VectorDB:
-        model = self.models.used(body.embedding_model)
-        if model.model_type != "embedding":
-            raise Refused(400, f"embedding_model: {body.embedding_model!r} is no embedding model")
-        dimension = model.metadata["embedding_dimension"]
+        dimension = self.embedding_model(body.embedding_model).metadata["embedding_dimension"]
         if body.embedding_dimension not in (None, dimension):
             raise Refused(400, f"embedding_dimension: that of {body.embedding_model!r} is {dimension}")
         vector_db = VectorDB(
