@@ -66,7 +66,9 @@ NOBODY = "conformance-nobody"
 SHORT = {
     "type": "object",
     "properties": {
-        "strategy": {"enum": [{"type": "greedy"}, {"type": "top_p", "temperature": 0.5}, {"type": "top_k", "top_k": 4}]},
+        "strategy": {
+            "enum": [{"type": "greedy"}, {"type": "top_p", "temperature": 0.5}, {"type": "top_k", "top_k": 4}]
+        },
         "max_tokens": {"enum": [1, 4]},
         "repetition_penalty": {"enum": [1.0, 1.1]},
     },

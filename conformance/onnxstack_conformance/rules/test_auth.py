@@ -14,7 +14,7 @@ from onnxstack_conformance.stack import Stack, leave_out
 SOURCE = "contract: security; our interpretation: a server that was given keys wants one everywhere"
 
 
-def without_key(stack: Stack, operation: str, headers: Mapping[str, str]) -> Answer:
+def minimal(stack: Stack, operation: str, headers: Mapping[str, str]) -> Answer:
     found = load().operations[operation]
     url = stack.url + found.path.format(**dict.fromkeys(found.path_parameters, "conformance-nobody"))
     content = b"{}" if found.body is not None else None
@@ -27,12 +27,14 @@ def without_key(stack: Stack, operation: str, headers: Mapping[str, str]) -> Ans
     [pytest.param(name, id=name, marks=rule(name, source=SOURCE, layer="properties")) for name in load().operations],
 )
 def test_no_key_or_a_wrong_one_is_refused(stack: Stack, operation: str) -> None:
-    """Without a key, and with one that nobody has, every operation answers 401 (or 403)."""
+    """Without a key, and with one that nobody has, every operation answers 401 (or 403), and not with the right one."""
     if not any(stack.options.credentials):
         leave_out("no key was given (--token KEY)")
+    right = minimal(stack, operation, stack.options.credentials[0])
+    right.must(right.status not in (401, 403), f"the key that was given is answered {right.status}")
     wrong = {name: "Bearer wrong" if name == "Authorization" else "wrong" for name in stack.options.credentials[0]}
     for headers, why in (({}, "no key"), (wrong, "a wrong key")):
-        answer = without_key(stack, operation, headers)
+        answer = minimal(stack, operation, headers)
         if operation in ("health", "version") and answer.status == 200:
             continue  # Probes of orchestrators carry no key, and nothing is told.
         answer.must(answer.status in (401, 403), f"{why} is answered {answer.status} instead of 401")

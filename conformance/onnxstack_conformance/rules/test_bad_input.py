@@ -93,6 +93,27 @@ def test_a_required_member_of_another_type_is_refused(stack: Stack, operation: s
         refused(stack, answer, f"{value!r} for {name}")
 
 
+def with_numbers() -> Iterator[str]:
+    return (name for name in OPERATIONS if list(_numbers(OPERATIONS[name])))
+
+
+def _numbers(operation: Operation) -> Iterator[str]:
+    """The parameters of the query string that are numbers."""
+    for parameter in operation.parameters:
+        if parameter.location == "query" and (parameter.schema or {}).get("type") in ("integer", "number"):
+            yield parameter.name
+
+
+@on(with_numbers(), "contract: the types of parameters")
+def test_a_number_in_the_query_that_is_none_is_refused(stack: Stack, operation: str) -> None:
+    """A word where the query string has a number gets a 4xx with a JSON body."""
+    found = OPERATIONS[operation]
+    for name in _numbers(found):
+        query = {one.name: SOMEWHERE for one in found.parameters if one.location == "query" and one.required}
+        answer = stack.send(operation, path=path_of(found), query={**query, name: "many"})
+        refused(stack, answer, f"{name}=many")
+
+
 @on(iter(OPERATIONS), "RFC 9110, 15.5.6: a 405 has the header Allow")
 def test_a_method_that_is_not_there_is_405_with_allow(stack: Stack, operation: str) -> None:
     """PATCH is no method of any path: 405, with the methods that there are in `Allow`; 404 and 501 say no as well."""

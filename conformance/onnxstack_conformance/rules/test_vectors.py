@@ -75,7 +75,8 @@ def test_max_chunks_bounds_the_answer(stack: Stack) -> None:
     _, every, _ = query(stack, name, QUERY, max_chunks=5)
     answer, chunks, _ = query(stack, name, QUERY, max_chunks=2)
     answer.must(len(chunks) == 2, f"max_chunks 2 of five chunks gives {len(chunks)}")
-    found, wanted = [[chunk["content"] for chunk in part] for part in (chunks, every[:2])]
+    found = [chunk["content"] for chunk in chunks]
+    wanted = [chunk["content"] for chunk in every[:2]]
     answer.must(found == wanted, f"max_chunks 2 gives {found}, and 5 begin with {wanted}")
 
 
@@ -99,11 +100,12 @@ def test_the_threshold_keeps_out_lower_scores(stack: Stack) -> None:
 def test_every_inserted_chunk_is_there(stack: Stack) -> None:
     """After the answer to an insert, at once, all its chunks are found; a second insert adds to the first."""
     name = filled(stack)
-    more = [{"content": f"Number {n} of the second insert.", "metadata": {"document_id": f"more{n}"}} for n in range(7)]
+    names = [f"more{n}" for n in range(7)]
+    more = [{"content": f"The text of {name}.", "metadata": {"document_id": name}} for name in names]
     stack.call("insert_chunks", body={"vector_db_id": name, "chunks": more})
     _, chunks, _ = query(stack, name, QUERY, max_chunks=50)
     found = {chunk["metadata"].get("document_id") for chunk in chunks}
-    lost = (set(TEXTS) | {chunk["metadata"]["document_id"] for chunk in more}) - found
+    lost = (set(TEXTS) | set(names)) - found
     if lost:
         answer = stack.call("insert_chunks", body={"vector_db_id": name, "chunks": more[:1]})
         answer.wrong(f"12 chunks were inserted, and a query for 50 does not find {sorted(lost)}")
