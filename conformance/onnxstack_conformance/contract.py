@@ -19,6 +19,7 @@ import jsonschema_rs
 
 DOCUMENT = Path(__file__).with_name("contract.json")
 JSON, SSE, JSONL = "application/json", "text/event-stream", "application/jsonl"
+NULL = {"type": "null"}
 _REF = "#/components/schemas/"
 
 
@@ -116,7 +117,7 @@ def load() -> Contract:
                     )
                     for media, value in content.items()
                 },
-                nullable={"type": "null"} in content.get(JSON, {}).get("schema", {}).get("anyOf", []),
+                nullable=NULL in content.get(JSON, {}).get("schema", {}).get("anyOf", []),
             )
     return Contract(document, operations)
 
@@ -154,7 +155,8 @@ def _one(media: str, schema: Any) -> Any:
         return schema["properties"]["data"]["contentSchema"]
     if media == JSONL:
         return schema["items"]
-    return schema
+    # Null is judged apart, so that an error says what is wrong with the value and not that neither form fits.
+    return next((part for part in schema.get("anyOf", ()) if NULL in schema["anyOf"] and part != NULL), schema)
 
 
 def _body(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:

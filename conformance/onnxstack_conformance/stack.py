@@ -374,7 +374,7 @@ class Stack:
         for number, value in enumerate(answer.values()):
             where = f"event {number}: " if streams else ""
             error = next(operation.answers[wanted].iter_errors(value), None)
-            if error is None:
+            if error is None or (value is None and operation.nullable):
                 continue
             bare = without_nulls(value)
             fits_without = bare is not value and operation.answers[wanted].is_valid(bare)

@@ -124,17 +124,17 @@ class Notes:
     errors: list[str] = field(default_factory=list)
 
     def by_operation(self, contract: Contract, asked: Collection[str]) -> dict[str, Judged]:
-        """The verdicts on the operations asked for.
+        """The verdicts on the operations asked for, and on others that were found broken along the way.
 
         An operation that is missing in one place and works in another is broken: it is there. One that was called
         along the way of another's rule and kept to the contract there has passed, when no rule of its own says more.
         """
         found = {}
         for name, operation in contract.operations.items():
-            if name not in asked:
-                continue
             judged = Judged(name, operation.api, operation.label)
             judged.findings = [finding for finding in self.findings if finding.operation == name]
+            if name not in asked and not judged.findings:
+                continue
             judged.missing = [message for where, message in self.missing if where == name]
             rules = [rule for rule in self.rules if name in rule.operations]
             judged.kept = [rule.name for rule in rules if rule.outcome == "passed"]
