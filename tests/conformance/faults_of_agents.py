@@ -140,7 +140,9 @@ def shields_of_agent_ignored(request: Request) -> Request:
 
 @answered("retrieve_turn", says="A turn is not kept: 404.")
 def turn_not_stored(request: Request, answer: Answer) -> Answer:
-    return Answer.of({"detail": "Turn not found"}, 404)
+    # A wrong method still shows that the path is there, and so does a request without a key.
+    found = answer.status == 200 and request.method == "GET"
+    return Answer.of({"detail": "Turn not found"}, 404) if found else answer
 
 
 @whole("retrieve_turn", says="A turn that is read back has lost its steps.")
@@ -156,7 +158,9 @@ def turn_read_back_with_other_answer(value: Any) -> Any:
 
 @answered("retrieve_step", says="A step is not kept: 404.")
 def step_not_stored(request: Request, answer: Answer) -> Answer:
-    return Answer.of({"detail": "Step not found"}, 404)
+    # A wrong method still shows that the path is there, and so does a request without a key.
+    found = answer.status == 200 and request.method == "GET"
+    return Answer.of({"detail": "Step not found"}, 404) if found else answer
 
 
 @whole("retrieve_step", says="Another step comes than was asked for.")
