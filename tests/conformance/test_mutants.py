@@ -21,6 +21,7 @@ CAUGHT: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("caug
 # What rules cannot see of a server from without, each with the reason.
 UNSEEN = {
     "eval_cancel_ignored": "a job that completed before it was cancelled looks the same",
+    "wrong_method_is_404": "RFC 9110 leaves a server free to say that there is nothing at a path",
     "training_cancel_ignored": "a job that completed before it was cancelled looks the same",
 }
 KEY = "secret"
