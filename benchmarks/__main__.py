@@ -1,6 +1,7 @@
 """`python -m benchmarks [SECTION ...] [--repeat N] [--json FILE]`: one command, one table.
 
-Sections: generation, features, process, embeddings, vectors, agents, reference, start.
+Sections: generation, features, process, embeddings, vectors, agents, start, and, only when it is named because it installs
+an environment of its own, reference (the reference Llama Stack server in front of llama.cpp).
 
 Peers run on the same weights in the same run, taking turns with our side, and are left out (and said so) where they are
 not installed: `make bench` installs llama.cpp as a wheel and sentence-transformers; a native build of
@@ -24,19 +25,25 @@ from benchmarks.report import Row, show
 from benchmarks.sides import EMBEDDER, LLM, EngineProcess, cold, stack_server, token_counter
 from benchmarks.weights import original, peer_gguf
 
-SECTIONS = ("generation", "features", "process", "embeddings", "vectors", "agents", "reference", "start")
+SECTIONS = ("generation", "features", "process", "embeddings", "vectors", "agents", "start")
+ON_DEMAND = ("reference",)
 
 
 def main() -> None:
     """Run the chosen sections and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("sections", nargs="*", default=[], help=f"of {', '.join(SECTIONS)}; all when none is named")
+    parser.add_argument(
+        "sections",
+        nargs="*",
+        default=[],
+        help=f"of {', '.join((*SECTIONS, *ON_DEMAND))}; all but {', '.join(ON_DEMAND)} when none is named",
+    )
     parser.add_argument("--repeat", type=int, default=5, help="samples of each figure (default 5)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of every engine")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/onnxstack-bench").expanduser())
     parser.add_argument("--json", type=Path, default=None, help="also write all samples to this file")
     options = parser.parse_args()
-    if unknown := set(options.sections) - set(SECTIONS):
+    if unknown := set(options.sections) - {*SECTIONS, *ON_DEMAND}:
         parser.error(f"unknown sections: {', '.join(sorted(unknown))}")
     chosen = options.sections or list(SECTIONS)
     options.cache.mkdir(parents=True, exist_ok=True)

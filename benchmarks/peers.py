@@ -26,7 +26,7 @@ params.model.path = model
 params.hostnames, params.port, params.cache_ram_mib = ["127.0.0.1"], port, 0
 params.n_ctx, params.n_parallel = context, slots
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-params.cont_batching = True
+params.cont_batching, params.cache_prompt = True, False
 params.model_alias = {alias}
 if grammar:
     params.sampling.grammar = xllamacpp.CommonGrammar(xllamacpp.common_grammar_type.COMMON_GRAMMAR_TYPE_USER, grammar)
@@ -78,13 +78,15 @@ def llama_server(
 ) -> Iterator[str]:
     """llama.cpp's server on `model` with one slot for each of `slots` sequences; yields its base URL.
 
-    context: tokens of all slots together. alias: the model's name. grammar: GBNF that every answer keeps to, or "".
+    It reuses no prompt, whoever asks it. context: tokens of all slots together. alias: the model's name.
+    grammar: GBNF that every answer keeps to, or "".
     """
     port = free_port()
     if variant == "native":
         binary = os.environ.get("LLAMA_SERVER") or str(shutil.which("llama-server"))
         command = [binary, "-m", str(model), "-t", str(threads), "-tb", str(threads), "-c", str(context)]
         command += ["-np", str(slots), "-fa", "on", "-cb", "--port", str(port), "--alias", alias]
+        command += ["--no-cache-prompt", "--cache-ram", "0"]
         command += ["--grammar", grammar] if grammar else []
     else:
         command = [sys.executable, "-c", WHEEL_SERVER, str(model), str(port), str(threads), str(context), str(slots)]
