@@ -1,7 +1,7 @@
 """`python -m benchmarks [SECTION ...] [--repeat N] [--json FILE]`: one command, one table.
 
-Sections: generation, features, process, embeddings, vectors, agents, start, and, only when it is named because it installs
-an environment of its own, reference (the reference Llama Stack server in front of llama.cpp).
+Sections: generation, features, process, embeddings, vectors, agents, start; and, only when it is named because it
+installs an environment of its own, reference: our server beside the reference Llama Stack server in front of llama.cpp.
 
 Peers run on the same weights in the same run, taking turns with our side, and are left out (and said so) where they are
 not installed: `make bench` installs llama.cpp as a wheel and sentence-transformers; a native build of
