@@ -1,6 +1,7 @@
 """`python -m benchmarks [SECTION ...] [--repeat N] [--json FILE]`: one command, one table.
 
-Sections: generation, features, process, embeddings, vectors, agents, start.
+Sections: generation, features, process, embeddings, vectors, agents, start; and, only when it is named because it
+installs an environment of its own, reference: our server beside the reference Llama Stack server in front of llama.cpp.
 
 Peers run on the same weights in the same run, taking turns with our side, and are left out (and said so) where they are
 not installed: `make bench` installs llama.cpp as a wheel and sentence-transformers; a native build of
@@ -19,23 +20,30 @@ from benchmarks import agents, embeddings, features, process, vectors
 from benchmarks.clients import llama_client, stack_client
 from benchmarks.loads import Ask, Load, Outcome, run
 from benchmarks.peers import llama_server, llama_variants
+from benchmarks.reference import burst
 from benchmarks.report import Row, show
-from benchmarks.sides import EMBEDDER, LLM, EngineProcess, stack_server, token_counter
+from benchmarks.sides import EMBEDDER, LLM, EngineProcess, cold, stack_server, token_counter
 from benchmarks.weights import original, peer_gguf
 
 SECTIONS = ("generation", "features", "process", "embeddings", "vectors", "agents", "start")
+ON_DEMAND = ("reference",)
 
 
 def main() -> None:
     """Run the chosen sections and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("sections", nargs="*", default=[], help=f"of {', '.join(SECTIONS)}; all when none is named")
+    parser.add_argument(
+        "sections",
+        nargs="*",
+        default=[],
+        help=f"of {', '.join((*SECTIONS, *ON_DEMAND))}; all but {', '.join(ON_DEMAND)} when none is named",
+    )
     parser.add_argument("--repeat", type=int, default=5, help="samples of each figure (default 5)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of every engine")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/onnxstack-bench").expanduser())
     parser.add_argument("--json", type=Path, default=None, help="also write all samples to this file")
     options = parser.parse_args()
-    if unknown := set(options.sections) - set(SECTIONS):
+    if unknown := set(options.sections) - {*SECTIONS, *ON_DEMAND}:
         parser.error(f"unknown sections: {', '.join(sorted(unknown))}")
     chosen = options.sections or list(SECTIONS)
     options.cache.mkdir(parents=True, exist_ok=True)
@@ -57,6 +65,8 @@ def main() -> None:
         rows += vectors.measure(repeat=options.repeat)
     if "agents" in chosen:
         rows += agents.measure(models, threads=options.threads, repeat=options.repeat)
+    if "reference" in chosen:
+        rows += burst.measure(models, options.cache, threads=options.threads, repeat=options.repeat)
     if "start" in chosen:
         rows.append(Row("server with pulled models, ready", "s", starts(models, options.repeat), goal="<= 5 s"))
     show(rows, options.json)
@@ -88,7 +98,7 @@ def generation(models: Path, cache: Path, threads: int, repeat: int) -> list[Row
                     continue
                 ask: Ask
                 if side == "http":
-                    url, _ = stack.enter_context(stack_server(models, **_cold(threads)))
+                    url, _ = stack.enter_context(stack_server(models, **cold(threads)))
                     ask = stack_client(url, LLM)
                 elif gguf is not None:
                     ask = llama_client(stack.enter_context(llama_server(side, gguf, threads=threads)))
@@ -96,11 +106,6 @@ def generation(models: Path, cache: Path, threads: int, repeat: int) -> list[Row
                 for load in loads:
                     outcomes.setdefault((side, load.name), []).append(run(load, ask))
     return _generation_rows(models, loads, variants, outcomes)
-
-
-def _cold(threads: int) -> dict[str, str]:
-    """Settings of a server that reuses no prompt, as llama.cpp's here does not."""
-    return {"ONNXSTACK_ENGINE__THREADS": str(threads), "ONNXSTACK_ENGINE__PREFIX_CACHE_MB": "0"}
 
 
 def _generation_rows(

@@ -11,20 +11,25 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import gguf
 
 WHEEL_SERVER = """
 import sys, threading, xllamacpp
 model, port, threads, context, slots = sys.argv[1], *map(int, sys.argv[2:6])
+alias, grammar = sys.argv[6:8]
 params = xllamacpp.CommonParams()
 params.model.path = model
 params.hostnames, params.port, params.cache_ram_mib = ["127.0.0.1"], port, 0
 params.n_ctx, params.n_parallel = context, slots
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-params.cont_batching = True
+params.cont_batching, params.cache_prompt = True, False
+params.model_alias = {alias}
+if grammar:
+    params.sampling.grammar = xllamacpp.CommonGrammar(xllamacpp.common_grammar_type.COMMON_GRAMMAR_TYPE_USER, grammar)
 server = xllamacpp.Server(params)
 threading.Event().wait()
 """
@@ -61,15 +66,31 @@ def llama_variants() -> list[str]:
 
 
 @contextlib.contextmanager
-def llama_server(variant: str, model: Path, *, threads: int, slots: int = 16, context: int = 16384) -> Iterator[str]:
-    """llama.cpp's server on `model` with one slot for each of `slots` sequences; yields its base URL."""
+def llama_server(
+    variant: str,
+    model: Path,
+    *,
+    threads: int,
+    slots: int = 16,
+    context: int = 16384,
+    alias: str = "default",
+    grammar: str = "",
+) -> Iterator[str]:
+    """llama.cpp's server on `model` with one slot for each of `slots` sequences; yields its base URL.
+
+    It reuses no prompt, whoever asks it. context: tokens of all slots together. alias: the model's name.
+    grammar: GBNF that every answer keeps to, or "".
+    """
     port = free_port()
     if variant == "native":
         binary = os.environ.get("LLAMA_SERVER") or str(shutil.which("llama-server"))
         command = [binary, "-m", str(model), "-t", str(threads), "-tb", str(threads), "-c", str(context)]
-        command += ["-np", str(slots), "-fa", "on", "-cb", "--port", str(port)]
+        command += ["-np", str(slots), "-fa", "on", "-cb", "--port", str(port), "--alias", alias]
+        command += ["--no-cache-prompt", "--cache-ram", "0"]
+        command += ["--grammar", grammar] if grammar else []
     else:
         command = [sys.executable, "-c", WHEEL_SERVER, str(model), str(port), str(threads), str(context), str(slots)]
+        command += [alias, grammar]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until_up(f"http://127.0.0.1:{port}/health", process)
@@ -79,8 +100,11 @@ def llama_server(variant: str, model: Path, *, threads: int, slots: int = 16, co
         process.wait(20)
 
 
-def q8_0_copy(source: Path, target: Path) -> Path:
-    """The GGUF `source` with its matrices stored as Q8_0, made once: the peer's weights at the bits we serve."""
+def q8_0_copy(source: Path, target: Path, renamed: Mapping[str, str] = MappingProxyType({})) -> Path:
+    """The GGUF `source` with its matrices stored as Q8_0, made once: the peer's weights at the bits we serve.
+
+    renamed: new names of tokens, in the vocabulary and in the chat template.
+    """
     if target.exists():
         return target
     reader = gguf.GGUFReader(source)
@@ -91,7 +115,13 @@ def q8_0_copy(source: Path, target: Path) -> Path:
         if name.startswith("GGUF.") or name in ("general.architecture", "general.file_type"):
             continue
         kind = entry.types[0]
-        writer.add_key_value(name, entry.contents(), kind, entry.types[1] if kind == gguf.GGUFValueType.ARRAY else None)
+        contents = entry.contents()
+        if name == "tokenizer.ggml.tokens":
+            contents = [renamed.get(token, token) for token in contents]
+        elif name == "tokenizer.chat_template":
+            for old, new in renamed.items():
+                contents = contents.replace(old, new)
+        writer.add_key_value(name, contents, kind, entry.types[1] if kind == gguf.GGUFValueType.ARRAY else None)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     for tensor in reader.tensors:
         values = gguf.dequantize(tensor.data, tensor.tensor_type)

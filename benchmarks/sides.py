@@ -87,6 +87,11 @@ class EngineProcess:
         self._process.wait(30)
 
 
+def cold(threads: int) -> dict[str, str]:
+    """Settings of a server that reuses no prompt, as llama.cpp's here does not."""
+    return {"ONNXSTACK_ENGINE__THREADS": str(threads), "ONNXSTACK_ENGINE__PREFIX_CACHE_MB": "0"}
+
+
 @contextlib.contextmanager
 def stack_server(models: Path, **environment: str) -> Iterator[tuple[str, float]]:
     """`onnxstack serve` on a fresh data directory with already pulled models; yields base URL and seconds to ready."""
