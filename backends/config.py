@@ -298,6 +298,8 @@ class BackendSettings(Section):
             ),
             ProviderSettings(api="scoring", provider_id="basic", provider_type="inline::basic"),
             ProviderSettings(api="scoring", provider_id="llm-as-judge", provider_type="inline::llm-as-judge"),
+            ProviderSettings(api="scoring", provider_id="braintrust", provider_type="inline::braintrust"),
+            ProviderSettings(api="scoring", provider_id="benchmark", provider_type="inline::benchmark"),
             ProviderSettings(
                 api="tool_runtime", provider_id="code-interpreter", provider_type="inline::code-interpreter"
             ),

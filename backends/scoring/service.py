@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from backends.context import CallContext
 from backends.errors import BadRequest, UnknownReference
-from backends.ports import GuardModels, JsonObject
+from backends.ports import JsonObject, RowScorer
+from backends.resources.models import Models
 from backends.resources.scoring_functions import ScoringFunctions
 from backends.scoring.aggregation import aggregate
 from backends.scoring.comparison import Comparison, equality, parsed, subset_of
@@ -29,7 +30,7 @@ _BY_ID: Mapping[str, Comparison] = {"basic::subset_of": subset_of}
 class Scoring:
     """Runs scoring functions. Many threads may call one; a call leaves nothing behind for the next."""
 
-    def __init__(self, functions: ScoringFunctions, models: GuardModels) -> None:
+    def __init__(self, functions: ScoringFunctions, models: Models) -> None:
         self._functions = functions
         self._models = models
 
@@ -70,7 +71,7 @@ class Scoring:
 
     def _opened(
         self, context: CallContext, functions: Mapping[str, ScoringFnParams | None], functions_where: str
-    ) -> dict[str, tuple[Judge | Comparison, Sequence[AggregationFunctionType]]]:
+    ) -> dict[str, tuple[RowScorer | Comparison, Sequence[AggregationFunctionType]]]:
         if not functions:
             raise BadRequest("name at least one scoring function", where=functions_where)
         return {
@@ -80,13 +81,17 @@ class Scoring:
 
     def _open(
         self, context: CallContext, name: str, given: ScoringFnParams | None, where: str
-    ) -> tuple[Judge | Comparison, Sequence[AggregationFunctionType]]:
+    ) -> tuple[RowScorer | Comparison, Sequence[AggregationFunctionType]]:
         function = self._functions.get(context, name)
         if function is None:
             there = ", ".join(known.identifier for known in self._functions.list(context)[:20]) or "none"
             raise UnknownReference(f"scoring function {name!r} not found; there are {there}", where=where)
         if given is not None:
             self._functions.check_params(function.provider_id, given, where=where)
+        own = self._functions.scoring_of(function.provider_id)
+        if own is not None:
+            resource = function.provider_resource_id
+            return own.open(context, self._models, resource, given, where=where), _aggregations(function, given)
         params = _merged(function, given, where)
         match params:
             case LLMAsJudgeScoringFnParams():
@@ -125,15 +130,23 @@ def _merged(function: ScoringFn, given: ScoringFnParams | None, where: str) -> S
 
 
 def _scored(
-    context: CallContext, scorer: Judge | Comparison, rows: Sequence[JsonObject], where: str
+    context: CallContext, scorer: RowScorer | Comparison, rows: Sequence[JsonObject], where: str
 ) -> Iterator[JsonObject]:
-    if isinstance(scorer, Judge):
+    if not callable(scorer):
         yield from scorer.score(context, rows, where=where)
         return
     for position, row in enumerate(rows):
         if position % 1024 == 0:
             context.check()
         yield {"score": float(scorer(row, f"{where}/{position}"))}
+
+
+def _aggregations(function: ScoringFn, given: ScoringFnParams | None) -> Sequence[AggregationFunctionType]:
+    """Those of the call, else those of the function, which need not have params of the call's type."""
+    for params in (given, function.params):
+        if params is not None and params.aggregation_functions is not None:
+            return params.aggregation_functions
+    return ("average",)
 
 
 def _or_accuracy(given: Sequence[AggregationFunctionType] | None) -> Sequence[AggregationFunctionType]:
