@@ -165,7 +165,11 @@ class DatasetSettings(Section):
     parse_memory_mb: int = Field(
         4096, ge=512, description="Megabytes of address space that reading the data of one dataset may take."
     )
-    answer_rows: int = Field(200_000, ge=1, description="Rows that one page may hold, also one of all rows.")
+    answer_rows: int = Field(
+        200_000,
+        ge=1,
+        description="Rows that one page may hold, also one of all rows; rows times functions of one scoring.",
+    )
     storage: tuple[str, ...] = Field(
         (), description="Prefixes of object storage URLs that datasets may be read from, such as `s3://bucket/data/`."
     )

@@ -559,8 +559,8 @@ class ModelTrainer(Protocol):
 class RowScorer(Protocol):
     """One scoring function, opened for one call."""
 
-    def score(self, context: CallContext, rows: Sequence[JsonObject], *, where: str) -> Iterator[JsonObject]:
-        """One result for each row, in order, with `score` and what else the function says.
+    def score(self, context: CallContext, rows: Iterable[JsonObject], *, where: str) -> Iterator[JsonObject]:
+        """One result for each row, in order, with `score` and what else the function says; rows are taken lazily.
 
         where: JSON pointer of the rows, for errors. Raises BadRequest: a column is missing or of another type.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import get_args
@@ -89,9 +89,12 @@ class Providers:
     """All providers of one process."""
 
     def __init__(
-        self, settings: BackendSettings, factories: Mapping[tuple[ApiName, str], Factory] | None = None
+        self,
+        settings: BackendSettings,
+        factories: Mapping[tuple[ApiName, str], Factory] | None = None,
+        apis: Collection[ApiName] = APIS,
     ) -> None:
-        """Open every provider of the settings.
+        """Open every provider of the settings that serves one of the APIs.
 
         Raises:
             Misconfigured: an unknown type, an id used twice, options that the type does not take or that are wrong, or
@@ -103,6 +106,8 @@ class Providers:
         check_providers(settings, known)
         try:
             for entry in settings.providers:
+                if entry.api not in apis:
+                    continue
                 provider = known[entry.api, entry.provider_type](settings, entry)
                 self._providers[entry.api][entry.provider_id] = provider
         except BaseException:

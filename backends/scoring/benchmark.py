@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.context import CallContext
 from backends.errors import BadRequest
+from backends.in_order import in_order
 from backends.ports import JsonObject, RowScorer
 from backends.scoring.calls import calls_of, expected_calls, match
 from backends.scoring.rows import text_of
@@ -65,18 +65,14 @@ class _PassAt1:
         self._slots = slots
         self._at_once = at_once
 
-    def score(self, context: CallContext, rows: Sequence[JsonObject], *, where: str) -> Iterator[JsonObject]:
+    def score(self, context: CallContext, rows: Iterable[JsonObject], *, where: str) -> Iterator[JsonObject]:
         """`{"score": 1.0 or 0.0, "result": "passed", "timed out" or what went wrong}` per row."""
-        programs = [program_of(row, where=f"{where}/{position}") for position, row in enumerate(rows)]
-        with ThreadPoolExecutor(self._at_once, thread_name_prefix="test") as pool:
-            running = [pool.submit(self._passes, context, *program) for program in programs]
-            try:
-                for result in running:
-                    said = result.result()
-                    yield {"score": float(said == "passed"), "result": said}
-            finally:
-                for result in running:
-                    result.cancel()
+
+        def tested(numbered: tuple[int, JsonObject]) -> JsonObject:
+            said = self._passes(context, *program_of(numbered[1], where=f"{where}/{numbered[0]}"))
+            return {"score": float(said == "passed"), "result": said}
+
+        return in_order(tested, enumerate(rows), at_once=self._at_once, name="test")
 
     def _passes(self, context: CallContext, program: str, token: str) -> str:
         context.check()
@@ -146,7 +142,7 @@ def _literal(text: str) -> str:
 class _ToolCalls:
     """Compares the calls of an answer with those that its row allows, as syntax trees."""
 
-    def score(self, context: CallContext, rows: Sequence[JsonObject], *, where: str) -> Iterator[JsonObject]:
+    def score(self, context: CallContext, rows: Iterable[JsonObject], *, where: str) -> Iterator[JsonObject]:
         """`{"score": 1.0 or 0.0, "result": "right" or what is wrong}` per row."""
         for position, row in enumerate(rows):
             place = f"{where}/{position}"

@@ -5,15 +5,14 @@ Factuality (OpenAI evals) and the RAGAS metrics (arXiv:2309.15217) as autoevals 
 
 from __future__ import annotations
 
-import contextvars
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backends.context import CallContext
 from backends.errors import BadRequest, StackError, Unsupported
+from backends.in_order import in_order
 from backends.ports import JsonObject, RowScorer
 from backends.scoring.rows import text_of, value_of
 from backends.scoring.settings import BraintrustSettings
@@ -124,30 +123,20 @@ class _Scorer:
             models.embedder(context, settings.embedding_model, where=where) if metric.scorer in EMBEDDING else None
         )
 
-    def score(self, context: CallContext, rows: Sequence[JsonObject], *, where: str) -> Iterator[JsonObject]:
+    def score(self, context: CallContext, rows: Iterable[JsonObject], *, where: str) -> Iterator[JsonObject]:
         """`{"score": 0..1 or None, "metadata": ...}` per row; None where the judge gave nothing to compute with."""
-        arguments = [self._arguments(row, f"{where}/{position}") for position, row in enumerate(rows)]
         vectors = self._vectors(context)
 
-        def judged(position: int, row: JsonObject) -> JsonObject:
+        def judged(numbered: tuple[int, JsonObject]) -> JsonObject:
+            place = f"{where}/{numbered[0]}"
+            arguments = self._arguments(numbered[1], place)
             try:
-                return self._judged(context, vectors, row)
+                return self._judged(context, vectors, arguments)
             except StackError as error:
-                error.where = f"{where}/{position}"
+                error.where = place
                 raise
 
-        with ThreadPoolExecutor(self._at_once, thread_name_prefix="judge") as pool:
-            # Spans of the threads belong to the call.
-            running = [
-                pool.submit(contextvars.copy_context().run, judged, position, row)
-                for position, row in enumerate(arguments)
-            ]
-            try:
-                for result in running:
-                    yield result.result()
-            finally:
-                for result in running:
-                    result.cancel()
+        return in_order(judged, enumerate(rows), at_once=self._at_once, name="judge")
 
     def _vectors(self, context: CallContext) -> Any:
         if self._embedder is None:

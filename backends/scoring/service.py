@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from backends.context import CallContext
-from backends.errors import BadRequest, UnknownReference
+from backends.errors import BadRequest, PayloadTooLarge, UnknownReference
 from backends.ports import JsonObject, RowScorer
 from backends.resources.models import Models
 from backends.resources.scoring_functions import ScoringFunctions
@@ -27,17 +28,27 @@ _BY_ID: Mapping[str, Comparison] = {"basic::subset_of": subset_of}
 """Basic functions by the provider's id of them; any other compares for equality."""
 
 
+class Rows(Protocol):
+    """Rows, which need not be in memory."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[JsonObject]: ...
+
+
 class Scoring:
     """Runs scoring functions. Many threads may call one; a call leaves nothing behind for the next."""
 
-    def __init__(self, functions: ScoringFunctions, models: Models) -> None:
+    def __init__(self, functions: ScoringFunctions, models: Models, most: int) -> None:
+        """most: rows times functions of one answer."""
         self._functions = functions
         self._models = models
+        self._most = most
 
     def score(
         self,
         context: CallContext,
-        rows: Sequence[JsonObject],
+        rows: Rows,
         functions: Mapping[str, ScoringFnParams | None],
         *,
         where: str = "/input_rows",
@@ -45,15 +56,18 @@ class Scoring:
     ) -> dict[str, ScoringResult]:
         """The rows' scores and what they add up to, by function, in the order of `functions`.
 
+        rows: iterated anew for each function, and lazily: they need not be in memory.
         functions: params of this call, which go before those of the function; None takes the function's own.
         where, functions_where: JSON pointers of both, for errors.
 
         Raises:
             BadRequest: no rows, no functions, a column that is missing, or params that do not fit, by their place.
+            PayloadTooLarge: more scores than one answer may hold.
             UnknownReference: no such function, or its judge model is not registered; nothing has been judged then.
         """
-        if not rows:
+        if not len(rows):
             raise BadRequest("there are no rows to score", where=where)
+        self.check_size(len(rows), functions, where=where)
         opened = self._opened(context, functions, functions_where)
         results = {}
         for name, (scorer, aggregations) in opened.items():
@@ -68,6 +82,16 @@ class Scoring:
     ) -> None:
         """Return if the functions can be run. Raises as `score`."""
         self._opened(context, functions, functions_where)
+
+    def check_size(self, rows: int, functions: Collection[str], *, where: str) -> None:
+        """Return if an answer may hold so many scores. Raises PayloadTooLarge, saying how many it may."""
+        scores = rows * len(functions)
+        if scores > self._most:
+            raise PayloadTooLarge(
+                f"{rows} rows and {len(functions)} functions make {scores} scores; one answer holds at most "
+                f"{self._most} (datasets.answer_rows)",
+                where=where,
+            )
 
     def _opened(
         self, context: CallContext, functions: Mapping[str, ScoringFnParams | None], functions_where: str
@@ -130,7 +154,7 @@ def _merged(function: ScoringFn, given: ScoringFnParams | None, where: str) -> S
 
 
 def _scored(
-    context: CallContext, scorer: RowScorer | Comparison, rows: Sequence[JsonObject], where: str
+    context: CallContext, scorer: RowScorer | Comparison, rows: Iterable[JsonObject], where: str
 ) -> Iterator[JsonObject]:
     if not callable(scorer):
         yield from scorer.score(context, rows, where=where)
