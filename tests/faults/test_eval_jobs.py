@@ -38,6 +38,10 @@ CONFIG = {
 }
 
 
+# Minutes on a busy machine.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with the seconds by which the clock of the server's processes is wrong."""
@@ -125,6 +129,7 @@ def process_of_job(server: RunningServer) -> int | None:
 
 def ended(server: RunningServer, job_id: str) -> Job:
     job = until(lambda: (found := stored(server, job_id)).finished_at and found, "end of the job", 240)
+    until(lambda: process_of_job(server) is None, "end of its process", 120)  # the next is another's
     assert isinstance(job, Job)
     return job
 
