@@ -11,7 +11,7 @@ from backends.jobs.running import RunningJob
 from backends.jobs.work import Work
 from backends.ports import JsonObject
 from backends.telemetry import names
-from backends.telemetry.tracing import failed
+from backends.telemetry.tracing import Value, failed
 
 if TYPE_CHECKING:
     from backends.stack import Backends
@@ -33,7 +33,7 @@ def _traced(name: str, work: Work) -> Work:
     """The work with a span, the first of a trace, that has its inferences below it."""
 
     def traced(job: RunningJob, backends: Backends) -> JsonObject:
-        attributes = {
+        attributes: dict[str, Value] = {
             names.JOB_ID: job.job.job_id,
             names.JOB_SUBJECT: job.job.subject,
             names.JOB_ATTEMPT: job.job.attempt,

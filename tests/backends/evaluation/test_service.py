@@ -296,7 +296,7 @@ def test_a_job_is_the_root_of_a_trace_with_its_inferences(stack: Backends) -> No
     assert ended(stack, job.job_id) == "completed"
     found = m.QueryCondition(key="onnxstack.job.id", op="eq", value=job.job_id)
     deadline = time.monotonic() + 20
-    while not (spans := stack.telemetry.spans(CONTEXT, [found], [])):
+    while not (spans := stack.telemetry.spans(CONTEXT, [found], [], None)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     root = next(span for span in spans if span.name == "eval_job")
