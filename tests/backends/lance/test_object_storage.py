@@ -37,7 +37,7 @@ DEADLINE_S = 180.0
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty bucket. Processes that are started meanwhile know how to reach it."""
+    """The URL of an empty bucket. How to reach it stands in the environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -70,8 +70,9 @@ def storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         emulator.wait()
 
 
-def append(location: str, writer: str, pipe: Connection) -> None:
+def append(environment: dict[str, str], location: str, writer: str, pipe: Connection) -> None:
     """Wait for the word, append for ever in small batches, and say after each which it was."""
+    os.environ.update(environment)
     store = LanceRowStore(location)
     pipe.send("ready")
     pipe.recv()
@@ -82,8 +83,9 @@ def append(location: str, writer: str, pipe: Connection) -> None:
     pipe.send("done")
 
 
-def insert(location: str, writer: str, pipe: Connection) -> None:
+def insert(environment: dict[str, str], location: str, writer: str, pipe: Connection) -> None:
     """As `append`, with vectors."""
+    os.environ.update(environment)
     index = LanceVectorIndex(location, VectorSettings(), background=False)
     pipe.send("ready")
     pipe.recv()
@@ -96,10 +98,12 @@ def insert(location: str, writer: str, pipe: Connection) -> None:
 
 def race(work: object, location: str) -> None:
     """Let two processes write at once, to their ends."""
+    # Processes are forked from one that may be older than the emulator of this test.
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     processes, pipes = [], []
     for writer in ("a", "b"):
         here, there = PROCESSES.Pipe()
-        process = PROCESSES.Process(target=work, args=(location, writer, there), daemon=True)  # type: ignore[arg-type]
+        process = PROCESSES.Process(target=work, args=(environment, location, writer, there), daemon=True)  # type: ignore[arg-type]
         process.start()
         there.close()
         processes.append(process)
