@@ -165,7 +165,11 @@ class DatasetSettings(Section):
     parse_memory_mb: int = Field(
         4096, ge=512, description="Megabytes of address space that reading the data of one dataset may take."
     )
-    answer_rows: int = Field(200_000, ge=1, description="Rows that one page may hold, also one of all rows.")
+    answer_rows: int = Field(
+        200_000,
+        ge=1,
+        description="Rows that one page may hold, also one of all rows; rows times functions of one scoring.",
+    )
     storage: tuple[str, ...] = Field(
         (), description="Prefixes of object storage URLs that datasets may be read from, such as `s3://bucket/data/`."
     )
@@ -298,6 +302,8 @@ class BackendSettings(Section):
             ),
             ProviderSettings(api="scoring", provider_id="basic", provider_type="inline::basic"),
             ProviderSettings(api="scoring", provider_id="llm-as-judge", provider_type="inline::llm-as-judge"),
+            ProviderSettings(api="scoring", provider_id="braintrust", provider_type="inline::braintrust"),
+            ProviderSettings(api="scoring", provider_id="benchmark", provider_type="inline::benchmark"),
             ProviderSettings(
                 api="tool_runtime", provider_id="code-interpreter", provider_type="inline::code-interpreter"
             ),

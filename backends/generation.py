@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from backends.context import CallContext
@@ -131,12 +131,12 @@ def collect(events: Iterable[GenerationEvent]) -> Answer:
 def collect_all(
     generator: TextGenerator,
     context: CallContext,
-    requests: Sequence[GenerateRequest],
+    requests: Iterable[GenerateRequest],
     *,
     where: str,
     in_flight: int = 32,
 ) -> Iterator[Answer]:
-    """The answers to many requests in their order, with at most `in_flight` of them admitted at once.
+    """The answers to many requests in their order, with at most `in_flight` of them admitted, or taken, at once.
 
     When the engine's queue is full the earliest of ours is awaited before the next is tried, so that a batch gives
     way to others and never fails halfway for load. `where` is the JSON pointer of the list, for the error of one item.
@@ -145,6 +145,22 @@ def collect_all(
         Overloaded: the queue is full of others' requests. StackError: of the first refused item, with its place.
     """
     running: deque[Iterator[GenerationEvent]] = deque()
+    try:
+        yield from _collected(generator, context, requests, running, where, in_flight)
+    finally:
+        for left in running:  # of a caller who leaves, or of a refused item: nobody reads these any more
+            if (close := getattr(left, "close", None)) is not None:
+                close()
+
+
+def _collected(
+    generator: TextGenerator,
+    context: CallContext,
+    requests: Iterable[GenerateRequest],
+    running: deque[Iterator[GenerationEvent]],
+    where: str,
+    in_flight: int,
+) -> Iterator[Answer]:
     for position, request in enumerate(requests):
         while True:
             if len(running) >= in_flight:

@@ -42,6 +42,7 @@ from generated.models import (
     RAGQueryConfig,
     RAGQueryResult,
     SafetyViolation,
+    ScoringFnParams,
     Span,
     SpanWithStatus,
     Step,
@@ -52,6 +53,7 @@ from generated.models import (
 
 if TYPE_CHECKING:
     from backends.jobs.running import RunningJob
+    from backends.resources.models import Models
     from backends.training.plan import Plan
 
 JsonObject = dict[str, Any]
@@ -551,6 +553,32 @@ class ModelTrainer(Protocol):
 
         Raises:
             BadRequest: a row that cannot be learnt. Cancelled, and what `check` raises.
+        """
+
+
+class RowScorer(Protocol):
+    """One scoring function, opened for one call."""
+
+    def score(self, context: CallContext, rows: Iterable[JsonObject], *, where: str) -> Iterator[JsonObject]:
+        """One result for each row, in order, with `score` and what else the function says; rows are taken lazily.
+
+        where: JSON pointer of the rows, for errors. Raises BadRequest: a column is missing or of another type.
+        """
+
+
+class RowScoring(Protocol):
+    """A provider of scoring functions."""
+
+    def open(
+        self, context: CallContext, models: Models, function: str, given: ScoringFnParams | None, *, where: str
+    ) -> RowScorer:
+        """The function of this name, ready to score; all checks that need no row come before this returns.
+
+        given: params of the call. where: JSON pointer of the function in the request.
+
+        Raises:
+            BadRequest: no such function, or wrong params. UnknownReference: its model is not registered.
+            Unsupported: what it needs is not installed.
         """
 
 

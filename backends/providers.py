@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import get_args
@@ -20,6 +20,7 @@ from backends.ports import (
     GuardModels,
     ModelTrainer,
     Retrieval,
+    RowScoring,
     RowStore,
     Safety,
     Service,
@@ -33,6 +34,7 @@ from backends.safety.guardian import GuardianSafety, GuardianSettings
 from backends.safety.llama_guard import LlamaGuardSafety, LlamaGuardSettings
 from backends.safety.prompt_guard import PromptGuardSafety, PromptGuardSettings
 from backends.sandbox.settings import CodeInterpreterSettings
+from backends.scoring.settings import BraintrustSettings, CodeScoringSettings
 from backends.tools.settings import SearchSettings
 from backends.training.settings import TrainingSettings
 from generated.models import ModelType
@@ -46,7 +48,8 @@ class Provider:
 
     models: the names it knows of a model type, for messages; None where it takes any. device: where it computes and
     why; None where that is no question. safety: its shields, given the models to judge with, which others have.
-    tools: its tools, given the retrieval that some of them run on.
+    tools: its tools, given the retrieval that some of them run on. scoring: functions that others than the rules of
+    basic functions and judges run.
     """
 
     api: ApiName
@@ -64,6 +67,7 @@ class Provider:
     safety: Callable[[GuardModels], Safety] | None = None
     tools: Callable[[Retrieval], ToolRuntime] | None = None
     trainer: ModelTrainer | None = None
+    scoring: RowScoring | None = None
 
     @property
     def remote(self) -> bool:
@@ -85,9 +89,12 @@ class Providers:
     """All providers of one process."""
 
     def __init__(
-        self, settings: BackendSettings, factories: Mapping[tuple[ApiName, str], Factory] | None = None
+        self,
+        settings: BackendSettings,
+        factories: Mapping[tuple[ApiName, str], Factory] | None = None,
+        apis: Collection[ApiName] = APIS,
     ) -> None:
-        """Open every provider of the settings.
+        """Open every provider of the settings that serves one of the APIs.
 
         Raises:
             Misconfigured: an unknown type, an id used twice, options that the type does not take or that are wrong, or
@@ -99,6 +106,8 @@ class Providers:
         check_providers(settings, known)
         try:
             for entry in settings.providers:
+                if entry.api not in apis:
+                    continue
                 provider = known[entry.api, entry.provider_type](settings, entry)
                 self._providers[entry.api][entry.provider_id] = provider
         except BaseException:
@@ -411,6 +420,21 @@ def _registry(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
     return Provider(entry.api, entry.provider_id, entry.provider_type)
 
 
+def _braintrust(_settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.scoring.braintrust import BraintrustScoring
+
+    scoring = BraintrustScoring(BraintrustSettings.model_validate(entry.config))
+    return Provider(entry.api, entry.provider_id, entry.provider_type, scoring=scoring)
+
+
+def _benchmark(settings: BackendSettings, entry: ProviderSettings) -> Provider:
+    from backends.scoring.benchmark import BenchmarkScoring
+
+    options = CodeScoringSettings.model_validate(entry.config)
+    scoring = BenchmarkScoring(options, settings.home / "code-interpreter")
+    return Provider(entry.api, entry.provider_id, entry.provider_type, scoring=scoring)
+
+
 def _code_interpreter(settings: BackendSettings, entry: ProviderSettings) -> Provider:
     from backends.sandbox.runtime import CodeInterpreter
 
@@ -481,6 +505,8 @@ FACTORIES: Mapping[tuple[ApiName, str], Factory] = {
     ("safety", "inline::memory"): _memory_safety,
     ("scoring", "inline::basic"): _registry,
     ("scoring", "inline::llm-as-judge"): _registry,
+    ("scoring", "inline::braintrust"): _braintrust,
+    ("scoring", "inline::benchmark"): _benchmark,
     ("scoring", "inline::memory"): _registry,
     ("eval", "inline::memory"): _registry,
     ("eval", "inline::jobs"): _registry,
@@ -497,6 +523,8 @@ OPTIONS: Mapping[tuple[ApiName, str], type[Section]] = {
     ("safety", "inline::llama-guard"): LlamaGuardSettings,
     ("safety", "inline::prompt-guard"): PromptGuardSettings,
     ("safety", "inline::code-scanner"): CodeScannerSettings,
+    ("scoring", "inline::braintrust"): BraintrustSettings,
+    ("scoring", "inline::benchmark"): CodeScoringSettings,
     ("post_training", "inline::torch"): TrainingSettings,
     ("tool_runtime", "inline::code-interpreter"): CodeInterpreterSettings,
     ("tool_runtime", "remote::brave-search"): SearchSettings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from backends.agents.service import Agents
@@ -19,7 +19,7 @@ from backends.jobs.service import Jobs
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_LLM
 from backends.net import Outbound
 from backends.ports import JobStore, ResourceStore, Retrieval, Service
-from backends.providers import FACTORIES, Factory, Providers
+from backends.providers import APIS, FACTORIES, Factory, Providers
 from backends.rag import Rag
 from backends.resources import BUILTIN, Datasets, EvalTasks, Models, ScoringFunctions, Shields, ToolGroups, VectorDbs
 from backends.scoring.datasets import DatasetScoring
@@ -98,13 +98,14 @@ def open_backends(
     factories: Mapping[tuple[ApiName, str], Factory] | None = None,
     spans_dropped: Callable[[int], None] = lambda _: None,
     serves: bool = True,
+    apis: Collection[ApiName] = APIS,
 ) -> Backends:
     """Open everything the settings name, register the default models and shield, and drop what a kill left behind.
 
     Call it in the process that serves, after any fork. version: the server's, for `/v1/version`. factories: of the
     providers by API and type; all that ship if None. spans_dropped: told how many spans were lost, whenever some were.
     serves: False for a process that works on one job beside the server: it registers and drops nothing and takes no
-    other jobs.
+    other jobs. apis: those whose providers are opened; the others have none then.
 
     Raises:
         Misconfigured: the settings name what does not exist.
@@ -114,7 +115,7 @@ def open_backends(
     try:
         tracing = Tracing(settings.telemetry)
         known = FACTORIES if factories is None else factories
-        providers = Providers(settings, {key: traced(factory, tracing) for key, factory in known.items()})
+        providers = Providers(settings, {key: traced(factory, tracing) for key, factory in known.items()}, apis)
     except BaseException:
         store.close()
         raise
@@ -129,7 +130,7 @@ def open_backends(
     agents = Agents(providers, models, shields, tool_groups, vector_dbs, rag, documents, tracing, settings.agents)
     scoring_functions = ScoringFunctions(store, providers)
     datasets = Datasets(store, providers, Sources(settings.datasets, outbound), settings.datasets)
-    scoring = Scoring(scoring_functions, models)
+    scoring = Scoring(scoring_functions, models, settings.datasets.answer_rows)
     eval_tasks = EvalTasks(store, providers)
     jobs = Jobs(_open_jobs(settings))
     backends = Backends(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backends.errors import BadRequest, Misconfigured, StackError
-from server import __version__, cli_config, cli_db, cli_models
+from server import __version__, cli_benchmarks, cli_config, cli_db, cli_models
 from server.cli_options import ConfigOption, DataOption, console, errors, nested
 from server.redaction import mask
 from server.settings import CONFIG_VARIABLE, Settings, load_settings
@@ -32,6 +32,7 @@ app = typer.Typer(
     help="A Llama Stack server on ONNX Runtime and LanceDB.",
 )
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_benchmarks.app, name="benchmarks")
 app.add_typer(cli_db.app, name="db")
 app.add_typer(cli_config.app, name="config")
 

@@ -29,14 +29,22 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     end_with_starter()
     from backends.jobs.work import work_on
-    from backends.jobs.works import WORKS
+    from backends.jobs.works import WORKS, apis_of
     from backends.stack import open_backends
+    from backends.store import SqlJobStore, open_database
     from server.engines import with_addresses
 
     settings = load_settings(environ=os.environ)
     configure_logs(settings.log)
     try:
-        backends = open_backends(with_addresses(settings.backends, os.environ), version=__version__, serves=False)
+        store = SqlJobStore(open_database(settings.database))
+        job = store.claimed(sys.argv[1])
+        store.close()
+        if job is None:
+            return
+        backends = open_backends(
+            with_addresses(settings.backends, os.environ), version=__version__, serves=False, apis=apis_of(job)
+        )
     except StackError as error:
         get_logger("onnxstack").error("a job cannot start", reason=str(error))
         sys.exit(1)

@@ -13,9 +13,10 @@ from backends.context import CallContext
 from backends.models.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_GUARD_MODEL, DEFAULT_LLM
 from backends.models.manifest import digest_of_files, sha256_of
 from backends.models.store import ModelStore
+from tests.benchmark_wheels import wheels
 from tests.servers import memory_server, real_server
 
-__all__ = ["memory_server", "real_server"]
+__all__ = ["memory_server", "real_server", "wheels"]
 
 pytest_plugins = ["tests.plugins.exclusions", "tests.plugins.tiers"]
 

@@ -75,15 +75,15 @@ class Agents:
         if self._leases is not None:
             self._leases.close()
 
-    def create(self, context: CallContext, config: m.AgentConfig) -> str:
-        """Keep an agent and return its id.
+    def create(self, context: CallContext, config: m.AgentConfig, agent_id: str | None = None) -> str:
+        """Keep an agent and return its id. agent_id: one that nobody has; None makes one up.
 
         Raises:
             UnknownReference: it names what is not registered. BadRequest: it contradicts itself.
         """
         store = self._store
         self._checks.plan(context, config)
-        agent_id = self._new_id()
+        agent_id = agent_id or self._new_id()
         store.create_agent(context, agent_id, config)
         return agent_id
 
@@ -102,6 +102,11 @@ class Agents:
         for session in self._store.sessions(context, agent_id):
             self._drop_documents(session)
         self._store.delete_agent(context, agent_id)
+
+    def discard(self, context: CallContext, agent_id: str) -> None:
+        """Remove one's own agent of this id, if there is one."""
+        with suppress(NotFound, Forbidden):
+            self.delete(context, agent_id)
 
     def create_session(self, context: CallContext, agent_id: str, name: str) -> str:
         """Open a session with an agent and return its id. Raises NotFound."""

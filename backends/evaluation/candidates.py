@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from itertools import tee
 from typing import Protocol
 
 from backends.agents.service import Agents
@@ -12,6 +14,7 @@ from backends.context import CallContext
 from backends.errors import BadRequest
 from backends.evaluation.rows import content_of, is_chat, messages_of, tools_of
 from backends.generation import collect_all, sampling_of, text_of
+from backends.in_order import in_order
 from backends.inference import ChatPrompt, GenerateRequest, Sampling, TextPrompt
 from backends.ports import JsonObject
 from backends.resources import Models
@@ -26,6 +29,7 @@ from generated.models import (
     UserMessage,
 )
 
+_AGENTS = uuid.UUID("6f1c0a52-52f3-4b5e-9d0c-3c8b6f0f4b1a")
 _TURNS = 8
 """Turns of an agent at once."""
 RETRIEVAL_TOOL = "query_from_memory"
@@ -34,8 +38,8 @@ RETRIEVAL_TOOL = "query_from_memory"
 class Candidate(Protocol):
     """Answers rows."""
 
-    def answers(self, rows: Sequence[JsonObject], *, where: str) -> Iterator[JsonObject]:
-        """One generation for each row, in order: `generated_answer`, and what else belongs to it.
+    def answers(self, rows: Iterable[JsonObject], *, where: str) -> Iterator[JsonObject]:
+        """One generation for each row, in order: `generated_answer`, and what else belongs to it. Lazy.
 
         where: JSON pointer of the rows, for errors. Raises BadRequest: a row that cannot be asked, by its place.
         """
@@ -59,12 +63,13 @@ class ModelAnswers:
         self._sampling: Sampling = sampling_of(candidate.sampling_params)
         self._system = () if candidate.system_message is None else (candidate.system_message,)
 
-    def answers(self, rows: Sequence[JsonObject], *, where: str) -> Iterator[JsonObject]:
-        requests = [
+    def answers(self, rows: Iterable[JsonObject], *, where: str) -> Iterator[JsonObject]:
+        asked, kept = tee(rows)
+        requests = (
             GenerateRequest(self._model, self._prompt(row, f"{where}/{i}"), self._sampling, priority="batch")
-            for i, row in enumerate(rows)
-        ]
-        for row, answer in zip(rows, collect_all(self._generator, self._context, requests, where=where), strict=True):
+            for i, row in enumerate(asked)
+        )
+        for row, answer in zip(kept, collect_all(self._generator, self._context, requests, where=where), strict=True):
             generation: JsonObject = {"generated_answer": answer.text}
             if row.get("tools") is not None:
                 generation["tool_calls"] = [call.model_dump(mode="json") for call in answer.tool_calls]
@@ -85,24 +90,29 @@ class ModelAnswers:
 class AgentAnswers:
     """An agent made for the evaluation, with a session of one turn for each row.
 
+    agent_id: of a job's agent; one that a killed attempt left behind is removed first.
+
     `generated_answer` is what it says; `context` what it retrieved for that, where it retrieved something.
 
     Raises:
         UnknownReference, BadRequest: of the agent's configuration.
     """
 
-    def __init__(self, context: CallContext, agents: Agents, candidate: AgentCandidate) -> None:
+    def __init__(
+        self, context: CallContext, agents: Agents, candidate: AgentCandidate, agent_id: str | None = None
+    ) -> None:
         self._context = context
         self._agents = agents
         config = candidate.config.model_copy(update={"enable_session_persistence": False})
-        self._agent = agents.create(context, config)
+        if agent_id is not None:
+            agents.discard(context, agent_id)
+        self._agent = agents.create(context, config, agent_id)
 
-    def answers(self, rows: Sequence[JsonObject], *, where: str) -> Iterator[JsonObject]:
-        requests = [
+    def answers(self, rows: Iterable[JsonObject], *, where: str) -> Iterator[JsonObject]:
+        requests = (
             CreateAgentTurnRequest(messages=_inputs(row, f"{where}/{i}"), stream=False) for i, row in enumerate(rows)
-        ]
-        with ThreadPoolExecutor(_TURNS, thread_name_prefix="candidate") as turns:
-            yield from turns.map(self._answer, requests)
+        )
+        return in_order(self._answer, requests, at_once=_TURNS, name="candidate")
 
     def close(self) -> None:
         self._agents.delete(self._context, self._agent)
@@ -137,11 +147,25 @@ class Candidates:
         else:
             self._agents.check(context, candidate.config)
 
-    def open(self, context: CallContext, candidate: EvalCandidate) -> Candidate:
-        """Ready to answer; close it when it is done. Raises UnknownReference, BadRequest."""
+    def open(self, context: CallContext, candidate: EvalCandidate, job_id: str | None = None) -> Candidate:
+        """Ready to answer; close it when it is done. job_id: of the job that it answers for.
+
+        Raises UnknownReference, BadRequest.
+        """
         if isinstance(candidate, ModelCandidate):
             return ModelAnswers(context, self._models, candidate)
-        return AgentAnswers(context, self._agents, candidate)
+        return AgentAnswers(
+            context, self._agents, candidate, None if job_id is None else agent_of(context.owner, job_id)
+        )
+
+    def discard(self, context: CallContext, job_id: str) -> None:
+        """Remove the agent of a job that was ended without a chance to do so itself."""
+        self._agents.discard(context, agent_of(context.owner, job_id))
+
+
+def agent_of(owner: str, job_id: str) -> str:
+    """The id of the agent of a job, the same in each attempt."""
+    return str(uuid.uuid5(_AGENTS, json.dumps([owner, job_id])))
 
 
 def _inputs(row: JsonObject, where: str) -> list[TurnInputMessage]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import TypeAdapter
 
@@ -14,6 +15,7 @@ from backends.jobs.running import RunningJob
 from backends.jobs.service import Jobs
 from backends.ports import JsonObject
 from backends.resources import Datasets, EvalTasks
+from backends.resources.datasets import HeldRows
 from backends.scoring.service import Scoring
 from generated.models import (
     AppEvalTaskConfig,
@@ -36,7 +38,12 @@ class Evaluation:
     """Runs evaluation tasks."""
 
     def __init__(
-        self, tasks: EvalTasks, datasets: Datasets, candidates: Candidates, scoring: Scoring, jobs: Jobs
+        self,
+        tasks: EvalTasks,
+        datasets: Datasets,
+        candidates: Candidates,
+        scoring: Scoring,
+        jobs: Jobs,
     ) -> None:
         self._tasks = tasks
         self._datasets = datasets
@@ -54,6 +61,7 @@ class Evaluation:
         functions = _functions(request.scoring_functions, request.task_config)
         self._scoring.check(context, functions, functions_where="/scoring_functions")
         rows = request.input_rows[: request.task_config.num_examples]
+        self._scoring.check_size(len(rows), functions, where="/input_rows")
         candidate = self._candidates.open(context, request.task_config.eval_candidate)
         try:
             generations = list(candidate.answers(rows, where="/input_rows"))
@@ -115,21 +123,25 @@ class Evaluation:
         config = _CONFIG.validate_python(job.job.request["task_config"])
         functions = _functions(task.scoring_functions, config)
         self._scoring.check(context, functions, functions_where=_CONFIG_AT)
-        rows = list(
-            self._datasets.read(context, task.dataset_id, where="/dataset_id", start=0, limit=config.num_examples)
-        )
-        saved = [part["generations"] for part in job.parts()]
-        generations = [generation for chunk in saved for generation in chunk]
-        candidate = self._candidates.open(context, config.eval_candidate)
+        rows = self._datasets.held(context, task.dataset_id, where="/dataset_id", most=config.num_examples)
+        self._scoring.check_size(len(rows), functions, where="/dataset_id")
+        saved = [len(part["generations"]) for part in job.parts()]
+        done = sum(saved)
+        candidate = self._candidates.open(context, config.eval_candidate, job.job.job_id)
         try:
-            for part, start in enumerate(range(len(generations), len(rows), CHUNK), start=len(saved)):
-                chunk = list(candidate.answers(rows[start : start + CHUNK], where=f"row {start} and on"))
+            answers = candidate.answers(rows.after(done), where=f"row {done} and on")
+            # The chunks are of what is saved; the engine has the next rows while one is written down.
+            for part in itertools.count(len(saved)):
+                chunk = list(itertools.islice(answers, CHUNK))
+                if not chunk:
+                    break
                 job.save_part(part, {"generations": chunk})
-                generations += chunk
-                job.progress(answered=len(generations), rows=len(rows))
+                done += len(chunk)
+                job.progress(answered=done, rows=len(rows))
         finally:
             candidate.close()
-        scores = self._scored(context, rows, generations, functions, where="/dataset_id").scores
+        answered = _Answered(rows, job)
+        scores = self._scoring.score(context, answered, functions, where="/dataset_id") if rows else {}
         return {"scores": {name: result.model_dump(mode="json") for name, result in scores.items()}}
 
     def _scored(
@@ -153,13 +165,32 @@ class Evaluation:
 
     def _job(self, context: CallContext, task_id: str, job_id: str) -> Job | None:
         job = self._jobs.get(context, "eval", job_id)
-        return job if job is not None and job.subject == task_id else None
+        if job is None or job.subject != task_id:
+            return None
+        if job.state == "failed" and job.request["task_config"]["eval_candidate"]["type"] == "agent":
+            self._candidates.discard(context, job_id)
+        return job
 
     def _existing(self, context: CallContext, task_id: str, job_id: str) -> Job:
         job = self._job(context, task_id, job_id)
         if job is None:
             raise NotFound(f"eval task {task_id!r} has no job {job_id!r}", where="job_id")
         return job
+
+
+class _Answered:
+    """The rows of a job with their generations, iterated anew each time."""
+
+    def __init__(self, rows: HeldRows, job: RunningJob) -> None:
+        self._rows = rows
+        self._job = job
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[JsonObject]:
+        generations = (generation for part in self._job.parts() for generation in part["generations"])
+        return ({**row, **generation} for row, generation in zip(self._rows, generations, strict=True))
 
 
 def _functions(names: Sequence[str], config: EvalTaskConfig) -> dict[str, ScoringFnParams | None]:

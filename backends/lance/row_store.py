@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from backends.lance.row_table import RowTable
 
 BATCH_ROWS = 2000
+MAX_BATCH_ROWS = 16_000
 MAX_FRAGMENTS = 64
 KEEP_VERSIONS = timedelta(minutes=10)
 KEEP_ALL = timedelta(days=36_500)
@@ -98,10 +99,12 @@ class LanceRowStore:
         limit: int | None = None,
         condition: Filter | None = None,
     ) -> Iterator[JsonObject]:
-        left = limit
+        left, batch = limit, BATCH_ROWS
         while left is None or left > 0:
             context.check()
-            size = BATCH_ROWS if left is None else min(left, BATCH_ROWS)
+            size = batch if left is None else min(left, batch)
+            if condition is not None:  # which LanceDB applies anew from the first row on, for each batch
+                batch = min(2 * batch, MAX_BATCH_ROWS)
             page = self._page(table, columns, start, size, condition)
             yield from page
             if len(page) < size:

@@ -54,6 +54,32 @@ class _Opened:
     columns: tuple[Column, ...]
 
 
+class HeldRows:
+    """Rows of a dataset, which are read anew each time they are iterated, lazily, in bounded memory.
+
+    Iterating raises Conflict: the dataset was removed or replaced.
+    """
+
+    def __init__(self, context: CallContext, opened: _Opened, count: int, where: str) -> None:
+        self._context = context
+        self._opened = opened
+        self._count = count
+        self._where = where
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[JsonObject]:
+        return self.after(0)
+
+    def after(self, start: int) -> Iterator[JsonObject]:
+        """Those from the one numbered `start` on."""
+        opened = self._opened
+        limit = max(0, self._count - start)
+        found = opened.rows.scan(self._context, opened.table, opened.columns, start=start, limit=limit)
+        return _while_there(found, opened.dataset_id, self._where)
+
+
 class Datasets:
     """Datasets of the datasetio API: where rows come from, what their columns are, and the rows."""
 
@@ -137,6 +163,15 @@ class Datasets:
         condition = None if filter_condition is None else parse_filter(filter_condition, opened.columns)
         found = opened.rows.scan(context, opened.table, opened.columns, start=start, limit=limit, condition=condition)
         return _while_there(found, dataset_id, where)
+
+    def held(self, context: CallContext, dataset_id: str, *, where: str, most: int | None = None) -> HeldRows:
+        """The rows that the dataset has now, or the first `most` of them. Raises as `read`."""
+        opened = self._open(context, dataset_id, where)
+        try:
+            count = opened.rows.count(context, opened.table)
+        except NotFound:
+            raise _gone(dataset_id, where) from None
+        return HeldRows(context, opened, count if most is None else min(count, most), where)
 
     def check(self, context: CallContext, dataset_id: str, *, where: str) -> None:
         """Return if the dataset is registered. Raises UnknownReference, naming what there is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backends.context import CallContext
 from backends.errors import BadRequest
-from backends.ports import Resource, ResourceStore
+from backends.ports import Resource, ResourceStore, RowScoring
 from backends.providers import Providers
 from backends.resources.registry import Registry
 from backends.scoring.builtin import BUILT_IN, TAKES
@@ -58,6 +58,10 @@ class ScoringFunctions:
                 f"provider `{provider_id}` takes params of type {' or '.join(taken)}, not {params.type}",
                 where=f"{where}/type",
             )
+
+    def scoring_of(self, provider_id: str) -> RowScoring | None:
+        """What runs the functions of a provider that runs them itself. Raises BadRequest, NoProvider."""
+        return self._registry.providers.resolve("scoring", provider_id).scoring
 
     def _provider_id(self, request: RegisterScoringFunctionRequest) -> str | None:
         """The provider that the request names, else the one that takes its params. Raises BadRequest, NoProvider."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from backends.scoring.benchmark import PASS_AT_1, TOOL_CALLS
+from backends.scoring.braintrust import METRICS
 from generated.models import (
     BasicScoringFnParams,
     LLMAsJudgeScoringFnParams,
@@ -94,6 +96,11 @@ class BuiltIn:
     params: ScoringFnParams | None = None
 
 
+def _braintrust() -> dict[str, BuiltIn]:
+    average = BasicScoringFnParams(aggregation_functions=["average"])
+    return {name: BuiltIn("inline::braintrust", metric.description, average) for name, metric in METRICS.items()}
+
+
 BUILT_IN: Mapping[str, BuiltIn] = {
     "basic::equality": BuiltIn(
         "inline::basic",
@@ -123,10 +130,23 @@ BUILT_IN: Mapping[str, BuiltIn] = {
             aggregation_functions=["categorical_count"],
         ),
     ),
+    **_braintrust(),
+    PASS_AT_1: BuiltIn(
+        "inline::benchmark",
+        "1.0 if the code in generated_answer passes the row's test in the sandbox; accuracy is pass@1",
+        BasicScoringFnParams(aggregation_functions=["accuracy"]),
+    ),
+    TOOL_CALLS: BuiltIn(
+        "inline::benchmark",
+        "1.0 if the tool calls, or those written in generated_answer, are calls that expected_answer allows",
+        BasicScoringFnParams(aggregation_functions=["accuracy"]),
+    ),
 }
 
 TAKES: Mapping[str, tuple[str, ...]] = {
     "inline::basic": ("basic", "regex_parser"),
     "inline::llm-as-judge": ("llm_as_judge",),
+    "inline::braintrust": ("basic", "llm_as_judge"),
+    "inline::benchmark": ("basic",),
 }
 """The types of params that a type of provider takes; one without an entry takes all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from backends.context import CallContext
 from backends.errors import BadRequest
@@ -36,10 +36,10 @@ class Judge:
         self._template = params.prompt_template
         self._patterns = Patterns(params.judge_score_regexes or (), where=f"{where}/judge_score_regexes")
 
-    def score(self, context: CallContext, rows: Sequence[JsonObject], *, where: str) -> Iterator[JsonObject]:
+    def score(self, context: CallContext, rows: Iterable[JsonObject], *, where: str) -> Iterator[JsonObject]:
         """`{"score": text or None, "judge_feedback": text}` per row. Raises BadRequest: a column is missing."""
         columns = columns_of(self._template)
-        requests = [
+        requests = (
             GenerateRequest(
                 self._model,
                 ChatPrompt((UserMessage(content=render(self._template, texts)),)),
@@ -48,6 +48,6 @@ class Judge:
             )
             for position, row in enumerate(rows)
             for texts in [{column: text_of(row, column, where=f"{where}/{position}") for column in columns}]
-        ]
+        )
         for answer in collect_all(self._generator, context, requests, where=where):
             yield {"score": self._patterns.find(answer.text), "judge_feedback": answer.text}

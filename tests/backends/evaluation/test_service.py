@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backends.config import JobSettings
+from backends.config import DatasetSettings, JobSettings
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, NotFound, UnknownReference
+from backends.errors import BadRequest, Conflict, NotFound, PayloadTooLarge, UnknownReference
+from backends.evaluation.candidates import agent_of
 from backends.evaluation.rows import messages_of
+from backends.jobs.records import Job
+from backends.jobs.running import RunningJob
+from backends.memory.jobs import MemoryJobStore
 from backends.stack import Backends, open_backends
 from generated import models as m
 from tests.backends.resources.conftest import settings_of
@@ -59,8 +64,12 @@ def config(**members: Any) -> dict[str, Any]:
 
 
 def ended(stack: Backends, job_id: str) -> str:
+    return ended_of(stack, "task", job_id)
+
+
+def ended_of(stack: Backends, task_id: str, job_id: str) -> str:
     deadline = time.monotonic() + 20
-    while (state := stack.evaluation.status(CONTEXT, "task", job_id)) in ("scheduled", "in_progress"):
+    while (state := stack.evaluation.status(CONTEXT, task_id, job_id)) in ("scheduled", "in_progress"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return str(state)
@@ -208,3 +217,90 @@ def test_a_fine_tuning_serves_its_epochs_and_its_last_one_by_its_own_name(stack:
         training.supervised(CONTEXT, request.model_copy(update={"model": "tuned"}))
     with pytest.raises(Conflict, match="a model already"):
         training.supervised(CONTEXT, request.model_copy(update={"job_uuid": "llm"}))
+
+
+def test_a_job_goes_on_after_what_was_saved_and_doubles_nothing(stack: Backends) -> None:
+    """As an attempt that was killed after its first chunk leaves it; rows that came meanwhile are answered too."""
+    jobs = MemoryJobStore()
+    asked = m.RunEvalRequest.model_validate(config()).model_dump(mode="json", exclude_none=True)
+    jobs.add(CONTEXT, Job("eval", "j", "task", "", "key", asked, datetime.now(UTC)))
+    jobs.claim("first", ["eval"], {})
+    jobs.save_part("first", 0, {"generations": [{"generated_answer": "Paris"}, {"generated_answer": "saved"}]})
+    jobs.release("first")
+    stack.datasets.append(CONTEXT, "rows", [{**ROWS[0]}], where="/dataset_id")
+    jobs.claim("second", ["eval"], {})
+    job = jobs.claimed("second")
+    assert job is not None
+    result = stack.evaluation.work(RunningJob(jobs, job, "second"))
+    generations = [generation["generated_answer"] for part in jobs.parts(job.key) for generation in part["generations"]]
+    assert generations == ["Paris", "saved", "Oslo", "Paris"]
+    assert [row["score"] for row in result["scores"]["equal"]["score_rows"]] == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_the_agent_of_a_job_that_was_killed_goes_with_the_job(stack: Backends) -> None:
+    agent = {
+        "type": "agent",
+        "config": {"model": "llm", "instructions": "", "enable_session_persistence": False, "max_infer_iters": 2},
+    }
+    request = m.RunEvalRequest.model_validate(config(eval_candidate=agent))
+    store = stack.providers.agents()
+    job = stack.evaluation.submit(CONTEXT, "task", request)
+    assert ended(stack, job.job_id) == "completed"
+    assert store.agent(CONTEXT, agent_of("", job.job_id)) is None
+    stack.jobs.close()  # nobody works on jobs any more
+    stuck = Job("eval", "stuck", "task", "", "key", job.request, datetime.now(UTC))
+    stack.jobs.store.add(CONTEXT, stuck)
+    stack.jobs.store.claim("killed", ["eval"], {})
+    stack.agents.create(CONTEXT, request.task_config.eval_candidate.config, agent_of("", "stuck"))  # type: ignore[union-attr]
+    assert stack.evaluation.status(CONTEXT, "task", "stuck") == "in_progress"
+    assert store.agent(CONTEXT, agent_of("", "stuck")) is not None
+    stack.jobs.store.finish("killed", reason="its process ended")
+    assert stack.evaluation.status(CONTEXT, "task", "stuck") == "failed"
+    assert store.agent(CONTEXT, agent_of("", "stuck")) is None
+
+
+def test_more_scores_than_an_answer_holds_are_refused_before_the_work(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path).model_copy(update={"datasets": DatasetSettings(answer_rows=4)})
+    stack = open_backends(settings)
+    try:
+        stack.models.register(CONTEXT, m.RegisterModelRequest(model_id="llm", provider_id="memory"))
+        for name in ("equal", "same"):
+            stack.scoring_functions.register(
+                CONTEXT,
+                m.RegisterScoringFunctionRequest(
+                    scoring_fn_id=name,
+                    description="",
+                    return_type={"type": "number"},
+                    params={"type": "basic"},  # type: ignore[arg-type]
+                ),
+            )
+        stack.eval_tasks.register(
+            CONTEXT, m.RegisterEvalTaskRequest(eval_task_id="task", dataset_id="rows", scoring_functions=["equal"])
+        )
+        request = m.EvaluateRowsRequest.model_validate(
+            {"input_rows": ROWS, "scoring_functions": ["equal", "same"], **config()}
+        )
+        with pytest.raises(PayloadTooLarge, match=r"3 rows and 2 functions make 6 scores.*at most 4") as refused:
+            stack.evaluation.evaluate_rows(CONTEXT, "task", request)
+        assert refused.value.where == "/input_rows"
+        scored = [{"generated_answer": "a", "expected_answer": "a"}] * 5
+        with pytest.raises(PayloadTooLarge, match="make 5 scores"):
+            stack.scoring.score(CONTEXT, scored, {"equal": None})
+        assert len(stack.scoring.score(CONTEXT, scored[:4], {"equal": None})["equal"].score_rows) == 4
+    finally:
+        stack.close()
+
+
+def test_a_job_is_the_root_of_a_trace_with_its_inferences(stack: Backends) -> None:
+    job = stack.evaluation.submit(CONTEXT, "task", m.RunEvalRequest.model_validate(config()))
+    assert ended(stack, job.job_id) == "completed"
+    found = m.QueryCondition(key="onnxstack.job.id", op="eq", value=job.job_id)
+    deadline = time.monotonic() + 20
+    while not (spans := stack.telemetry.spans(CONTEXT, [found], [], None)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    root = next(span for span in spans if span.name == "eval_job")
+    assert root.attributes is not None and root.attributes["onnxstack.job.subject"] == "task"
+    below = [span for span in spans if span.name.startswith("chat ")]
+    assert len(below) == 3
+    assert {span.trace_id for span in below} == {root.trace_id}

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from backends.config import BackendSettings, ProviderSettings, SyntheticSettings
+from backends.config import INPROC, BackendSettings, EngineSettings, ProviderSettings, SyntheticSettings
 from backends.context import CallContext
-from backends.errors import BadRequest, UnknownReference
+from backends.errors import BadRequest, UnknownReference, Unsupported
+from backends.models.catalog import DEFAULT_LLM
+from backends.models.store import ModelStore
 from backends.stack import open_backends
 from backends.synthetic.filtering import kept
 from generated.models import RegisterModelRequest, SystemMessage, UserMessage
@@ -87,7 +89,6 @@ def test_each_user_message_is_a_prompt_with_its_candidates(tmp_path: Path, conte
     assert answer.statistics == {
         "num_prompts": 2,
         "num_generated": 6,
-        "num_unscored": 0,
         "num_kept": 4,
         "num_filtered_out": 2,
         "kept_per_prompt": [2, 2],
@@ -103,8 +104,30 @@ def test_what_cannot_be_generated_is_refused(tmp_path: Path, context: CallContex
         generate(tmp_path, context, DIALOGS, "none", "m", judge_model="no/judge")
 
 
-def test_a_judge_of_the_settings_rates_the_candidates(tmp_path: Path, context: CallContext) -> None:
-    """The echo as judge repeats the beginning of its instructions, where no number stands yet: unscored, not kept."""
-    answer = generate(tmp_path, context, DIALOGS[:2], "none", "m", judge_model="m")
-    assert answer.synthetic_data == []
-    assert (answer.statistics["num_unscored"], answer.statistics["num_filtered_out"]) == (3, 3)
+def test_a_judge_of_the_settings_rates_every_candidate(
+    tmp_path: Path, context: CallContext, model_store: ModelStore
+) -> None:
+    """Whatever the small model thinks of them, all that it can say is a rating."""
+    inference = ProviderSettings(api="inference", provider_id="onnx", provider_type="inline::onnx")
+    settings = BackendSettings(
+        data_dir=tmp_path,
+        database_url="memory://",
+        models_dir=model_store.root,
+        engine=EngineSettings(address=INPROC),
+        providers=(inference,),
+        synthetic=SyntheticSettings(candidates=3, max_tokens=8, judge_model=DEFAULT_LLM),
+    )
+    stack = open_backends(settings)
+    try:
+        stack.models.register(context, RegisterModelRequest(model_id=DEFAULT_LLM))
+        answer = stack.synthetic.generate(context, DIALOGS[1:], "none", DEFAULT_LLM)
+    finally:
+        stack.close()
+    assert [row["prompt"] for row in answer.synthetic_data] == ["one"] * 3 + ["rated 7 of old"] * 3
+    assert {row["score"] for row in answer.synthetic_data} <= {float(rating) for rating in range(1, 11)}
+    assert answer.statistics["num_kept"] == 6
+
+
+def test_a_judge_that_cannot_be_held_to_a_rating_is_refused(tmp_path: Path, context: CallContext) -> None:
+    with pytest.raises(Unsupported, match="cannot be constrained"):
+        generate(tmp_path, context, DIALOGS[:2], "none", "m", judge_model="m")
