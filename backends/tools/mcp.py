@@ -7,6 +7,7 @@ and workers need not agree on anything. The transport, streamable HTTP or server
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from backends.errors import BadRequest, StackError
 from backends.net import Outbound
 from backends.net.refusal import refusal_in
 from backends.ports import JsonObject, Resource, ToolFile, ToolResult
+from backends.tools.schemas import MAX_SCHEMA, SCHEMA, plain_json
 from generated.models import (
     URL,
     ImageContentItem,
@@ -37,8 +39,6 @@ MAX_ANSWER = 2_000_000
 """Characters that one answer may hold."""
 FAILED = 1
 """`error_code` of a call that failed, as the reference server has it."""
-SCHEMA = "input_schema"
-"""Member of a tool's metadata: the JSON Schema of its arguments, which says more than the contract's parameters."""
 
 
 class McpToolRuntime:
@@ -212,19 +212,27 @@ def _shown(uri: str) -> str:
 
 
 def _definition(tool: Any) -> ToolDef:
-    schema = tool.input_schema if isinstance(tool.input_schema, dict) else {}
-    required = schema.get("required") or []
+    name, description = str(plain_json(tool.name)), str(plain_json(tool.description or ""))
+    schema = plain_json(tool.input_schema) if isinstance(tool.input_schema, dict) else {}
+    if len(json.dumps(schema)) > MAX_SCHEMA:
+        raise _Failed(f"the schema of its tool {name[:100]!r} has more than {MAX_SCHEMA} characters")
+    properties, required = schema.get("properties"), schema.get("required")
+    properties = properties if isinstance(properties, dict) else {}
+    required = required if isinstance(required, list) else []
+    unreadable = [key for key in properties if not key.strip() or not key.isprintable()]
+    if unreadable:
+        raise _Failed(f"its tool {name[:100]!r} has a parameter that cannot be printed: {unreadable[0][:100]!a}")
     parameters = [
         ToolParameter(
-            name=name,
+            name=key,
             parameter_type=_kind(about),
             description=str(about.get("description") or about.get("title") or "") if isinstance(about, dict) else "",
-            required=name in required,
+            required=key in required,
             default=about.get("default") if isinstance(about, dict) else None,
         )
-        for name, about in (schema.get("properties") or {}).items()
+        for key, about in properties.items()
     ]
-    return ToolDef(name=tool.name, description=tool.description or "", parameters=parameters, metadata={SCHEMA: schema})
+    return ToolDef(name=name, description=description, parameters=parameters, metadata={SCHEMA: schema})
 
 
 def _kind(about: Any) -> str:
