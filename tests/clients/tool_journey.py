@@ -1,7 +1,7 @@
 """What the official client does with tools that this server runs, under any of its versions, as `journey.py` is.
 
-`python tool_journey.py BASE_URL MCP_URL MARK_URL`: MCP servers that the server at the first may reach; the last has only
-the tool `mark`.
+`python tool_journey.py BASE_URL MCP_URL MARK_URL`: MCP servers that the server at the first may reach; the last has
+only the tool `mark`.
 The model `echo` says again what it was told: a message that is a call becomes one.
 """
 

@@ -44,7 +44,7 @@ class ParameterType:
 
     items: of an array or an object, the one type of its values; of a union, its members; of a record, the type of
     members that it does not name, nothing if it has none. constants: of an enum, as JSON. least, most: characters of a
-    string, items of an array, or bounds of an integer; None where there is none. format: of a string, as in JSON Schema.
+    string, items of an array, or bounds of an integer; None where there is none. format: JSON Schema's, of a string.
     """
 
     kind: Kind

@@ -1,4 +1,4 @@
-"""A real MCP server in a process of its own: `python mcp_server.py TRANSPORT PORT [TOOL ...]`, all tools if none is named."""
+"""A real MCP server in a process of its own: `python mcp_server.py TRANSPORT PORT [TOOL ...]`; all tools by default."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from mcp.server.mcpserver import MCPServer
 from pydantic import BaseModel, Field
+
 
 def add(a: int, b: int = 1) -> str:
     """Add two numbers."""

@@ -30,7 +30,8 @@ TREE = {
     "$ref": "#/$defs/node",
 }
 CASES: list[tuple[str, Any, list[Any], list[Any]]] = [
-    ("constants", {"enum": ["a", 'b "c"', "é 🙂", 3, None, True]}, ["a", 'b "c"', "é 🙂", 3, None, True], ["b", 4, False]),
+    ("constants", {"enum": ["a", 'b "c"', "é 🙂", 3, None, True]}, ["a", 'b "c"', "é 🙂", 3, None, True],
+     ["b", 4, False]),
     ("one constant", {"const": {"a": [1]}}, [{"a": [1]}], [{"a": [2]}, "a"]),
     ("members", POINT, [{"x": 7, "y": 1.5}], [{"x": 21, "y": 1}, {"x": -1, "y": 1}, {"x": 1}, {"y": 1}, {}, 1]),
     ("other members", {**POINT, "additionalProperties": {"type": "boolean"}},
@@ -42,11 +43,14 @@ CASES: list[tuple[str, Any, list[Any], list[Any]]] = [
     ("a list of members", {"type": "array", "items": POINT, "minItems": 1, "maxItems": 2},
      [[{"x": 1, "y": 1}], [{"x": 1, "y": 1}, {"x": 2, "y": 2}]], [[], [{"x": 1, "y": 1}] * 3, [{"x": 1}], [1]]),
     ("nothing in a list", {"type": "array", "maxItems": 0}, [[]], [[1]]),
-    ("alternatives", {"anyOf": [{"type": "string", "maxLength": 2}, {"type": "null"}], "title": "T"}, ["ab", "", None], ["abc", 1]),
+    ("alternatives", {"anyOf": [{"type": "string", "maxLength": 2}, {"type": "null"}], "title": "T"},
+     ["ab", "", None], ["abc", 1]),
     ("alternatives with members in common", {"properties": {"a": {"const": 1}}, "oneOf": [
-        {"properties": {"b": {"const": 2}}, "required": ["a", "b"]}, {"properties": {"c": {"const": 3}}, "required": ["c"]}]},
+        {"properties": {"b": {"const": 2}}, "required": ["a", "b"]},
+        {"properties": {"c": {"const": 3}}, "required": ["c"]}]},
      [{"a": 1, "b": 2}, {"a": 1, "c": 3}, {"c": 3}], [{"a": 1}, {"b": 2}]),
-    ("all of several", {"allOf": [{"properties": {"a": {"const": 1}}, "required": ["a"]}, {"properties": {"b": {"const": 2}}}]},
+    ("all of several", {"allOf": [
+        {"properties": {"a": {"const": 1}}, "required": ["a"]}, {"properties": {"b": {"const": 2}}}]},
      [{"a": 1}, {"a": 1, "b": 2}], [{"b": 2}, {}]),
     ("several types", {"type": ["integer", "null"], "minimum": 5}, [5, 99, None], [4, "a"]),
     ("bounds that exclude", {"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 3}, [1, 2], [0, 3, -1]),
@@ -61,7 +65,7 @@ IDS = [case[0] for case in CASES]
 
 
 def grammar_of(schema: Any, notation: Any = JSON) -> str:
-    types = SchemaTypes({"properties": {"v": schema}, **{"$defs": schema.get("$defs", {})}}).properties()
+    types = SchemaTypes({"properties": {"v": schema}, "$defs": schema.get("$defs", {})}).properties()
     grammar = Grammar(notation)
     grammar.add(f"start: {grammar.value(types['v'])}")
     return grammar.lark()
