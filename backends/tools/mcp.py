@@ -40,6 +40,7 @@ HttpClient = Callable[..., "httpx2.AsyncClient"]
 MAX_BYTES = 8_000_000
 """Bytes that a server may send during one listing or call."""
 LEAVE_S = 1.0
+"""Seconds that the end of a connection may take after the time was over; twice, if the first cancels the goodbye."""
 MAX_TOOLS = 1000
 MAX_ANSWER = 2_000_000
 """Characters that one answer may hold."""
@@ -119,6 +120,8 @@ class McpToolRuntime:
             for _ in range(2):
                 task.cancel()
                 await asyncio.wait({task}, timeout=LEAVE_S)
+            if task.done() and not task.cancelled():
+                task.exception()  # or asyncio would log that nobody asked for it
             raise TimeoutError
 
         try:
@@ -212,6 +215,8 @@ def _reason(error: BaseException) -> str:
     from mcp.shared.exceptions import MCPError
 
     leaf = _leaf(error)
+    if isinstance(leaf, _Failed):
+        return leaf.reason
     if isinstance(leaf, MCPError):
         return f"it answered with the error {leaf.error.message[:500]!r}"
     if isinstance(leaf, httpx2.HTTPStatusError):
@@ -229,6 +234,7 @@ def _shown(uri: str) -> str:
 
 
 def _definition(tool: Any) -> ToolDef:
+    """The tool in the contract's form. Raises _Failed: no model could be told of it."""
     name, description = str(plain_json(tool.name)), str(plain_json(tool.description or ""))
     schema = plain_json(tool.input_schema) if isinstance(tool.input_schema, dict) else {}
     if len(json.dumps(schema)) > MAX_SCHEMA:

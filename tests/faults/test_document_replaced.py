@@ -14,7 +14,7 @@ from tests.faults.wire import EMBEDDER, Work, ask, workers_of
 from tests.server.processes import until
 from tests.servers import RunningServer, running
 
-KILLS = 3
+KILLS = 6
 WORDS = 40
 """In a chunk."""
 INSERT = "/v1/tool-runtime/rag-tool/insert"
@@ -58,40 +58,26 @@ def files_of(data: Path, part: str) -> set[Path]:
     return set(data.glob(f"lance/*.lance/{part}/*"))
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[int, set[tuple[int, int]]]]:
-    """Number and places of the chunks of each size of version, where nobody is killed."""
-    data = tmp_path_factory.mktemp("whole")
-    profile = data / "stack.yaml"
+@pytest.mark.slow
+def test_a_document_is_the_old_or_the_new_one_after_a_kill(tmp_path: Path) -> None:
+    profile = tmp_path / "stack.yaml"
     profile.write_text(PROFILE)
-    found = {}
-    with running(data, profile=profile) as server:
+    with running(tmp_path, profile=profile) as server:
         assert ask(server, "POST", "/v1/vector-dbs", {"vector_db_id": "db", "embedding_model": EMBEDDER}).status == 200
+        whole: dict[int, tuple[int, set[tuple[int, int]]]] = {}
         for version in range(100, 103):
             assert ask(server, "POST", INSERT, document(version)).status == 200
             seen, count, places = versions(server)
             assert seen == {version}
-            found[version % 3] = count, places
-    return found
-
-
-def test_a_document_is_the_old_or_the_new_one_after_a_kill(
-    whole: dict[int, tuple[int, set[tuple[int, int]]]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    data = tmp_path_factory.mktemp("killed")
-    profile = data / "stack.yaml"
-    profile.write_text(PROFILE)
-    with running(data, profile=profile) as server:
-        assert ask(server, "POST", "/v1/vector-dbs", {"vector_db_id": "db", "embedding_model": EMBEDDER}).status == 200
-        assert ask(server, "POST", INSERT, document(100)).status == 200
-        first = 101
+            whole[version % 3] = count, places
+        first = 103
         for kill in range(KILLS):
             begun = first
             with Work(server, lambda number, begun=begun: (INSERT, document(begun + number))) as work:  # type: ignore[misc]
                 work.until_acknowledged(1)
                 part = PARTS[kill % len(PARTS)]
-                before = files_of(data, part)
-                until(lambda part=part, before=before: files_of(data, part) != before, f"a new file in {part}")  # type: ignore[misc]
+                before = files_of(tmp_path, part)
+                until(lambda part=part, before=before: files_of(tmp_path, part) != before, f"a new file in {part}")  # type: ignore[misc]
                 for worker in workers_of(server):
                     os.kill(worker, signal.SIGKILL)
             told = begun + max(work.acknowledged)

@@ -61,11 +61,15 @@ def server(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     profile.write_text(json.dumps(settings))  # JSON is YAML
     with ExitStack() as opened:
         server = opened.enter_context(running(data, profile=profile))
-        for mode in MODES:
+
+        def register(mode: str) -> Answer:
             endpoint = {"uri": f"http://{upstream}/{mode}/mcp?token={TOKEN}"}
             group = {"toolgroup_id": f"mcp::{mode}", "provider_id": "mcp", "mcp_endpoint": endpoint}
-            registered = ask(server, "POST", "/v1/toolgroups", group)
-            assert registered.status == 200, registered.text
+            return ask(server, "POST", "/v1/toolgroups", group)
+
+        with ThreadPoolExecutor(4) as pool:
+            for registered in pool.map(register, MODES):
+                assert registered.status == 200, registered.text
         yield server
 
 

@@ -1,4 +1,4 @@
-"""A real MCP server in a process of its own: `python mcp_server.py TRANSPORT PORT [TOOL ...]`; all tools by default."""
+"""A real MCP server in a process of its own: `python mcp_server.py TRANSPORT PORT [TOOL ...]`; the usual tools if none."""
 
 from __future__ import annotations
 
@@ -41,11 +41,18 @@ def mark(at: Point, color: Literal["red", "green"], labels: Labels = ()) -> str:
     return f"{color} at {at.x},{at.y} {' '.join(labels)}".strip()
 
 
-TOOLS = {tool.__name__: tool for tool in (add, fail, hang, mark)}
+def vast(word: str) -> str:
+    """Has a schema that is too large."""
+    return word
+
+
+vast.__annotations__["word"] = Annotated[str, Field(description="x" * 60_000)]
+TOOLS = {tool.__name__: tool for tool in (add, fail, hang, mark, vast)}
+USUAL = ("add", "fail", "hang", "mark")
 
 if __name__ == "__main__":
     transport, port, *names = sys.argv[1:]
     server = MCPServer("tests")
-    for name in names or TOOLS:
+    for name in names or USUAL:
         server.add_tool(TOOLS[name])
     server.run(transport=transport, host="127.0.0.1", port=int(port))  # type: ignore[call-overload]

@@ -92,3 +92,8 @@ def test_a_server_that_is_not_there_or_is_none_is_named_with_the_reason() -> Non
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
         mute = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
         assert "did not answer in time" in str(call(mute, "add", {"a": 1}, timeout_s=1.0).error_message)
+
+
+def test_a_tool_that_no_model_can_be_told_of_is_named_with_the_reason() -> None:
+    with mcp_server("streamable-http", "add", "vast") as uri, pytest.raises(BadRequest, match=r"tool 'vast' has more"):
+        runtime(uri).list_tools(CONTEXT, "g", URL(uri=uri))
