@@ -1,4 +1,4 @@
-"""A real MCP server in a process of its own: `python mcp_server.py TRANSPORT PORT [TOOL ...]`; the usual tools if none."""
+"""A real MCP server in a process of its own: `python mcp_server.py TRANSPORT PORT [TOOL ...]`; by default the usual."""
 
 from __future__ import annotations
 
