@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,16 @@ class TextPrompt:
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """A conversation, rendered by the model's own template on the engine's side."""
+    """A conversation, rendered by the model's own template on the engine's side.
+
+    schemas: JSON Schema of the arguments, by the name of a tool, where it says more than the tool's parameters do.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[ToolDefinition, ...] = ()
     tool_choice: ToolChoice = "auto"
     tool_prompt_format: ToolPromptFormat | None = None
+    schemas: dict[str, dict[str, Any]] = field(default_factory=dict)
     kind: Literal["chat"] = "chat"
 
 

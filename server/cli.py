@@ -116,7 +116,7 @@ def codegen(context: typer.Context) -> None:
 def conform(context: typer.Context) -> None:
     """Run the conformance kit, where it is installed: `onnxstack conform URL [options]`."""
     if importlib.util.find_spec("onnxstack_conformance") is None:
-        raise BadRequest("the conformance kit is a package of its own: pip install ./conformance, or make conform URL=...")
+        raise BadRequest("the conformance kit is a package of its own: pip install ./conformance, or make conform")
     command = [sys.executable, "-m", "onnxstack_conformance", *context.args]
     sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the user's own words, no shell
 

@@ -20,7 +20,12 @@ from structlog.types import EventDict, Processor, WrappedLogger
 from server.redaction import mask
 from server.settings import LogSettings
 
-QUIET = ("uvicorn", "alembic", "asyncio", "connexion", "httpx", "httpx2", "urllib3", "openapi_spec_validator")
+QUIET = (
+    "uvicorn", "alembic", "asyncio", "connexion", "httpx", "httpx2", "httpcore", "httpcore2", "urllib3",
+    "openapi_spec_validator",
+)  # fmt: skip
+SILENT = ("mcp", "client")  # both are of the MCP SDK
+"""What goes wrong with a server that a client names is an answer, and no traceback with what that server sent."""
 
 
 def _mask_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -67,6 +72,8 @@ def configure_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
         joined.setLevel(logging.NOTSET)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *before, ProcessorFormatter.wrap_for_formatter],

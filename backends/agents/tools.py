@@ -10,6 +10,7 @@ from backends.errors import BadRequest, UnknownReference, Unsupported
 from backends.ports import JsonObject
 from backends.resources.rules import name_some
 from backends.resources.tool_groups import ToolGroups
+from backends.tools.schemas import SCHEMA
 from generated.models import (
     AgentTool,
     AgentToolWithArgs,
@@ -38,11 +39,13 @@ class ServerTool:
 class Toolbox:
     """What a turn may call.
 
-    definitions: what the model is told. server: by each name that a call may use. client: names of the caller's own
-    tools. retrieval: arguments of `builtin::rag`, None where the turn does not retrieve.
+    definitions: what the model is told. schemas: of the arguments of those that have one, by the name that the model is
+    told. server: by each name that a call may use. client: names of the caller's own tools. retrieval: arguments of
+    `builtin::rag`, None where the turn does not retrieve.
     """
 
     definitions: tuple[ToolDefinition, ...] = ()
+    schemas: Mapping[str, JsonObject] = field(default_factory=dict)
     server: Mapping[str, ServerTool] = field(default_factory=dict)
     client: frozenset[str] = frozenset()
     retrieval: JsonObject | None = None
@@ -81,6 +84,7 @@ def toolbox(
     for names, place in ((own, f"{where}/toolgroups"), (asked or {}, "/toolgroups")):
         _check_groups(context, groups, names, place)
     definitions: dict[str, ToolDefinition] = {}
+    schemas: dict[str, JsonObject] = {}
     server: dict[str, ServerTool] = {}
     for group, arguments in own.items():
         if group == RAG_GROUP or (asked is not None and group not in asked):
@@ -90,12 +94,15 @@ def toolbox(
             offered = OFFERED_AS.get(tool.identifier, tool.identifier)
             _add(definitions, _definition(offered, tool.description, tool.parameters), f"{where}/toolgroups")
             server[offered] = server[tool.identifier] = ServerTool(tool.identifier, group, fixed)
+            if schema := (tool.metadata or {}).get(SCHEMA):
+                schemas[offered] = schema
     for position, client_tool in enumerate(client_tools):
         definition = _definition(client_tool.name, client_tool.description, client_tool.parameters or ())
         _add(definitions, definition, f"{where}/client_tools/{position}/name")
     retrieves = RAG_GROUP in own or RAG_GROUP in (asked or {})
     return Toolbox(
         tuple(definitions.values()),
+        schemas,
         server,
         frozenset(tool.name for tool in client_tools),
         {**own.get(RAG_GROUP, {}), **(asked or {}).get(RAG_GROUP, {})} if retrieves else None,

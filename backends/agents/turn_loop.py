@@ -241,7 +241,9 @@ class TurnLoop:
         span = self._spans.inference(self._messages)
         request = GenerateRequest(
             self._plan.model,
-            ChatPrompt(tuple(self._messages), offered, choice, config.tool_prompt_format),
+            ChatPrompt(
+                tuple(self._messages), offered, choice, config.tool_prompt_format, dict(self._plan.tools.schemas)
+            ),
             self._plan.sampling,
             response_format=config.response_format,
         )

@@ -115,7 +115,7 @@ def read_chat(prompt: ChatPrompt, *, formatted: bool) -> ReadPrompt:
     """The whole conversation, of which the last message's content is to be repeated, which may be a call of a tool."""
     *before, last = prompt.messages or (SystemMessage(content=""),)
     form = select_format(_TEMPLATE, prompt.tool_prompt_format)
-    chat = form.render(before, prompt.tools, prompt.tool_choice, formatted=formatted)
+    chat = form.render(before, prompt.tools, prompt.tool_choice, schemas=prompt.schemas, formatted=formatted)
     history = "".join(segment.text for segment in _TEMPLATE.render(chat.messages))
     said = text_of(last.content, where=f"/messages/{len(before)}/content")
     ids = [*history.encode("utf-8", "replace"), *ByteTokenizer().encode_text(said)]

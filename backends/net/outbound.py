@@ -22,6 +22,8 @@ from backends.net.refusal import PORTS, RefusedHost
 if TYPE_CHECKING:
     import httpx2
 
+    from backends.net.transport import Budget
+
 MAX_URL = 8192
 MAX_REDIRECTS = 5
 _SCHEMES = ("http", "https", "data", "file")
@@ -83,17 +85,21 @@ class Outbound:
 
     def async_client(
         self,
+        budget: Budget,
         headers: dict[str, str] | None = None,
         timeout: httpx2.Timeout | None = None,
         auth: httpx2.Auth | None = None,
     ) -> httpx2.AsyncClient:
-        """A client for libraries that speak HTTP themselves; it connects only where clients may go."""
+        """A client for libraries that speak HTTP themselves; it connects only where clients may go.
+
+        budget: what all answers together may hold.
+        """
         import httpx2
 
         from backends.net.transport import AsyncGuardedTransport
 
         return httpx2.AsyncClient(
-            transport=AsyncGuardedTransport(self._allowed),
+            transport=AsyncGuardedTransport(self._allowed, budget),
             headers=headers,
             timeout=timeout or httpx2.Timeout(self._settings.timeout_s),
             auth=auth,

@@ -7,7 +7,7 @@ verifies the certificate of the host's name.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import httpcore2
@@ -87,11 +87,56 @@ class GuardedTransport(httpx2.HTTPTransport):
         )
 
 
-class AsyncGuardedTransport(httpx2.AsyncHTTPTransport):
-    """For `httpx2.AsyncClient`."""
+class TooMuch(httpx2.ReadError):
+    """More was sent than may be taken."""
 
-    def __init__(self, allowed: Allowed) -> None:
+
+class Budget:
+    """Bytes that may still come, over all answers together. spent: whether more were sent."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self.spent = False
+
+    def take(self, size: int) -> None:
+        """Raises TooMuch."""
+        self._left -= size
+        if self._left < 0:
+            self.spent = True
+            raise TooMuch("the answer is too long")
+
+
+class _Counted(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream, budget: Budget) -> None:
+        self._inner = inner
+        self._budget = budget
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._inner:
+            self._budget.take(len(chunk))
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class AsyncGuardedTransport(httpx2.AsyncHTTPTransport):
+    """For `httpx2.AsyncClient`. Answers come as they are: compressed ones could unfold to any size."""
+
+    def __init__(self, allowed: Allowed, budget: Budget) -> None:
         super().__init__(trust_env=False)
+        self._budget = budget
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=ssl.create_default_context(), network_backend=_AsyncBackend(allowed)
         )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        request.headers["accept-encoding"] = "identity"
+        self._budget.take(0)
+        response = await super().handle_async_request(request)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101
+        if response.headers.get("content-encoding", "identity") != "identity":
+            await response.stream.aclose()
+            raise httpx2.DecodingError("the answer is compressed, which was not asked for", request=request)
+        response.stream = _Counted(response.stream, self._budget)
+        return response

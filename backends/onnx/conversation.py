@@ -32,13 +32,14 @@ def load_language(directory: Path, config: DecoderConfig, context_length: int, r
         assert template is not None  # noqa: S101
         form, tools = tool_format(prompt.tool_prompt_format), prompt.tools
         required = prompt.tool_choice == "required"
-        chat = form.render(prompt.messages, tools, prompt.tool_choice, formatted=formatted)
+        chat = form.render(prompt.messages, tools, prompt.tool_choice, schemas=prompt.schemas, formatted=formatted)
         check_characters(chat.characters(), context_length, tokenizer.longest_token)
         ids = tokenizer.encode_prompt(template.render(chat.messages, tools=chat.tools, **chat.variables))
         if not tools:
             return ReadPrompt(ids, tokenizer.decode_stream())
         stream = tokenizer.decode_stream(visible=form.visible_tokens)
-        return ReadPrompt(ids, stream, form.grammar(tools, required=required or formatted), form.parser(tools))
+        grammar = form.grammar(tools, required=required or formatted, schemas=prompt.schemas)
+        return ReadPrompt(ids, stream, grammar, form.parser(tools))
 
     return Language(
         tokenizer=tokenizer,

@@ -89,7 +89,7 @@ class OpenAIEmbedder:
         if upstream.settings.dialect == "vllm":
             body["truncate_prompt_tokens"] = -1
         content, key = encoded(body), upstream.key(context)
-        future = upstream.start(context, lambda: upstream.fetch("/embeddings", content, key))
+        future = upstream.start(context, lambda: upstream.fetch(context, "/embeddings", content, key))
         data = upstream.result(context, future)
         try:
             answer = protocol.embedding_list.decode(data)

@@ -42,7 +42,7 @@ class OpenAITextGenerator:
                 return reader.complete and chunk.usage is not None
 
             try:
-                await self._upstream.stream(path, content, key, receive)
+                await self._upstream.stream(context, path, content, key, receive)
             except StackError:
                 if not reader.complete:
                     raise

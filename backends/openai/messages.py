@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.errors import BadRequest, Unsupported
@@ -126,12 +126,12 @@ def _image(item: ImageContentItem, where: str) -> str:
     raise BadRequest("image data must be a PNG, JPEG, GIF or WebP file in base64", where=where)
 
 
-def chat_tools(tools: Sequence[ToolDefinition]) -> list[JsonObject]:
-    """OpenAI's function tools. Raises Unsupported: `photogen`."""
-    return [_tool(tool, f"/tools/{i}") for i, tool in enumerate(tools)]
+def chat_tools(tools: Sequence[ToolDefinition], schemas: Mapping[str, JsonObject] | None = None) -> list[JsonObject]:
+    """OpenAI's function tools. schemas: as of `ChatPrompt`. Raises Unsupported: `photogen`."""
+    return [_tool(tool, (schemas or {}).get(tool.tool_name), f"/tools/{i}") for i, tool in enumerate(tools)]
 
 
-def _tool(tool: ToolDefinition, where: str) -> JsonObject:
+def _tool(tool: ToolDefinition, schema: JsonObject | None, where: str) -> JsonObject:
     if tool.tool_name == "photogen":
         raise Unsupported("photogen is not supported; leave it out", where=where)
     description, parameters = tool.description, tool.parameters
@@ -141,7 +141,8 @@ def _tool(tool: ToolDefinition, where: str) -> JsonObject:
     parameters = parameters or {}
     function: JsonObject = {
         "name": tool.tool_name,
-        "parameters": {
+        "parameters": schema
+        or {
             "type": "object",
             "properties": {name: _parameter(parameter) for name, parameter in parameters.items()},
             "required": [name for name, parameter in parameters.items() if parameter.required],

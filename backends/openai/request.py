@@ -38,7 +38,7 @@ def request_of(request: GenerateRequest, settings: OpenAISettings) -> tuple[str,
         return COMPLETIONS, {**body, "prompt": request.prompt.text}
     body["messages"] = chat_messages(request.prompt.messages, vision=settings.vision)
     if request.prompt.tools:
-        body["tools"] = chat_tools(request.prompt.tools)
+        body["tools"] = chat_tools(request.prompt.tools, request.prompt.schemas)
         body["tool_choice"] = request.prompt.tool_choice
     return CHAT, body
 

@@ -114,7 +114,9 @@ class Upstream:
             context.check()
             raise self._gone() from None
 
-    async def stream(self, path: str, content: bytes, key: Key, receive: Callable[[protocol.Chunk], bool]) -> None:
+    async def stream(
+        self, context: CallContext, path: str, content: bytes, key: Key, receive: Callable[[protocol.Chunk], bool]
+    ) -> None:
         """Send a request and give each chunk of its stream to `receive`, until that says that it has all.
 
         The request is sent again only while nothing has been received.
@@ -143,11 +145,11 @@ class Upstream:
                         async for _ in events:
                             pass
 
-        await self._send("POST", path, content, key, read, again=lambda: not received)
+        await self._send("POST", path, content, key, read, again=lambda: not received, context=context)
 
-    async def fetch(self, path: str, content: bytes, key: Key) -> bytes:
+    async def fetch(self, context: CallContext, path: str, content: bytes, key: Key) -> bytes:
         """Send a request and return the body of its answer. Raises StackError."""
-        return await self._send("POST", path, content, key, _all, again=lambda: True)
+        return await self._send("POST", path, content, key, _all, again=lambda: True, context=context)
 
     def models(self) -> Mapping[str, int | None] | None:
         """Context length, or None where it is not told, by the name of each model; None if they are not listed.
@@ -240,14 +242,19 @@ class Upstream:
         key: Key,
         read: Callable[[AsyncIterator[bytes]], Awaitable[T]],
         again: Callable[[], bool],
+        context: CallContext | None = None,
     ) -> T:
-        """What `read` makes of the answer's bytes; the request is sent again while it fails in passing and `again`."""
+        """What `read` makes of the answer's bytes; the request is sent again while it fails in passing and `again`.
+
+        context: of the caller on whose behalf it is sent; None for our own.
+        """
         settings, started = self.settings, time.monotonic()
+        traceparent = None if context is None else context.traceparent
         tries = 0
         while True:
             try:
                 async with (
-                    self._answer(method, path, content, key) as response,
+                    self._answer(method, path, content, key, traceparent) as response,
                     aclosing(self._bytes(response)) as data,
                 ):
                     return await read(data)
@@ -263,10 +270,14 @@ class Upstream:
             tries += 1
 
     @asynccontextmanager
-    async def _answer(self, method: str, path: str, content: bytes, key: Key) -> AsyncIterator[httpx2.Response]:
+    async def _answer(
+        self, method: str, path: str, content: bytes, key: Key, traceparent: str | None
+    ) -> AsyncIterator[httpx2.Response]:
         headers = {"content-type": "application/json"} if content else {}
         if key.value:
             headers["authorization"] = f"Bearer {key.value}"
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
         request = self._client.build_request(
             method, f"{self.settings.base_url}{path}", content=content or None, headers=headers
         )

@@ -22,6 +22,7 @@ from backends.providers import Provider, Providers
 from backends.resources.registry import Registry
 from backends.resources.rules import check_id, name_some, retry_conflicts
 from backends.tools.arguments import checked
+from backends.tools.schemas import SCHEMA, check_arguments
 from generated.models import URL, RegisterToolGroupRequest, Tool, ToolDef, ToolGroup, ToolParameter
 
 MCP = ("remote::model-context-protocol",)
@@ -116,13 +117,13 @@ class ToolGroups:
             raise UnknownReference(f"tool {name!r} not found; registered: {there}", where=where)
         group = self._registry.existing(context, resource.body["toolgroup_id"])
         runtime = self._runtime(self._providers.resolve("tool_runtime", resource.provider_id))
-        taken = checked(
-            arguments,
-            resource.body["parameters"],
-            below=group.body.get("args") or {},
-            tool=name,
-            where=f"{where.rpartition('/')[0]}/kwargs",
-        )
+        below, parameters = group.body.get("args") or {}, resource.body["parameters"]
+        place = f"{where.rpartition('/')[0]}/kwargs"
+        taken = checked(arguments, parameters, below=below, tool=name, where=place)
+        if schema := resource.body["metadata"].get(SCHEMA):
+            known = {parameter["name"] for parameter in parameters}
+            own = {key: value for key, value in taken.items() if key in known}
+            check_arguments(own, schema, tool=name, where=place)
         return runtime.invoke(context, resource, group, taken, files)
 
     def offered(self, context: CallContext, toolgroup_id: str | None, endpoint: URL | None) -> Sequence[ToolDef]:

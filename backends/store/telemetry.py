@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -23,6 +23,8 @@ MAX_ANSWER = 64 * 1024 * 1024
 """Characters of the attributes that one answer holds; spans after them are left out."""
 _CHUNK = 200
 _TABLES = (spans, span_logs, metrics, traces)
+_KEY = ("owner", "trace_id", "span_id")
+Key = tuple[str, str, str]
 
 
 class SqlTelemetryStore:
@@ -39,7 +41,7 @@ class SqlTelemetryStore:
         self._database.close()
 
     def write(self, records: Sequence[Record]) -> None:
-        arrived: dict[tuple[str, str, str], SpanRecord] = {}
+        arrived: dict[Key, SpanRecord] = {}
         for record in records:
             if isinstance(record, SpanRecord):
                 known = arrived.get(record.key)
@@ -120,73 +122,71 @@ class SqlTelemetryStore:
                 removed += connection.execute(sa.delete(table).where(sa.or_(due, old))).rowcount
         return removed
 
-    def _write_spans(self, connection: sa.Connection, arrived: dict[tuple[str, str, str], SpanRecord]) -> None:
+    def _write_spans(self, connection: sa.Connection, arrived: dict[Key, SpanRecord]) -> None:
+        """Mostly two statements: all is inserted, and only what was there already is read and merged.
+
+        Never by a list of keys: of one that has several columns SQLite reads the whole table.
+        """
         # Whoever writes spans of a trace holds its row until the end: two processes never merge into the same span.
-        roots = self._lock(connection, sorted({record.key[:2] for record in arrived.values()}), arrived.values())
-        key = sa.tuple_(spans.c.owner, spans.c.trace_id, spans.c.span_id)
-        existing = {
-            _record(row).key: (row.seq, _record(row))
-            for row in connection.execute(sa.select(spans).where(key.in_(list(arrived))))
-        }
-        new, changed = [], []
-        for record in arrived.values():
-            if record.key in existing:
-                seq, known = existing[record.key]
-                record = known.merged(record)
-                changed.append({"row": seq, **_values(record)})
-            else:
-                new.append(_values(record))
-            candidate = Root.of(record)
-            if candidate is not None and candidate.better(roots[record.key[:2]]):
-                roots[record.key[:2]] = candidate
-        if new:
-            connection.execute(sa.insert(spans), new)
+        roots = self._hold(connection, arrived.values())
+        insert = self._insert(spans).on_conflict_do_nothing().returning(*(spans.c[name] for name in _KEY))
+        new = {tuple(row) for row in connection.execute(insert, [_values(record) for record in arrived.values()])}
+        changed = []
+        merged = {key: record for key, record in arrived.items() if key in new}
+        for seq, known in self._known(connection, [key for key in arrived if key not in new]):
+            merged[known.key] = record = known.merged(arrived[known.key])
+            changed.append({"row": seq, **_values(record)})
         if changed:
             connection.execute(sa.update(spans).where(spans.c.seq == sa.bindparam("row")), changed)
-        known_roots = [
-            {
-                "of_owner": owner,
-                "of_trace": trace_id,
-                "root_span_id": root.span_id,
-                "root_has_parent": root.has_parent,
-                "start_time": root.start,
-                "end_time": root.end,
-            }
-            for (owner, trace_id), root in roots.items()
-            if root is not None
-        ]
-        if known_roots:
+        better: dict[tuple[str, str], Root] = {}
+        for record in merged.values():
+            trace, candidate = record.key[:2], Root.of(record)
+            current = better.get(trace, roots[trace])
+            if candidate is not None and candidate != current and candidate.better(current):
+                better[trace] = candidate
+        if better:
             one = sa.and_(traces.c.owner == sa.bindparam("of_owner"), traces.c.trace_id == sa.bindparam("of_trace"))
-            connection.execute(sa.update(traces).where(one), known_roots)
+            connection.execute(
+                sa.update(traces).where(one),
+                [{"of_owner": trace[0], "of_trace": trace[1], **_root(root)} for trace, root in better.items()],
+            )
 
-    def _lock(
-        self, connection: sa.Connection, keys: Sequence[tuple[str, str]], records: Iterable[SpanRecord]
-    ) -> dict[tuple[str, str], Root | None]:
+    def _known(self, connection: sa.Connection, keys: Sequence[Key]) -> Iterator[tuple[int, SpanRecord]]:
+        """The spans of the keys, with their row numbers."""
+        waiting = iter(keys)
+        while chunk := list(islice(waiting, _CHUNK)):
+            each = [sa.and_(*(spans.c[name] == part for name, part in zip(_KEY, key, strict=True))) for key in chunk]
+            for row in connection.execute(sa.select(spans).where(sa.or_(*each))):
+                yield row.seq, _record(row)
+
+    def _hold(self, connection: sa.Connection, records: Iterable[SpanRecord]) -> dict[tuple[str, str], Root | None]:
         """Make or prolong the rows of the traces and hold them, always in the same order; what root each has."""
-        expires: dict[tuple[str, str], int] = {}
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        first: dict[tuple[str, str], Root] = {}
         for record in records:
-            expires[record.key[:2]] = max(record.expires, expires.get(record.key[:2], 0))
-        dialect: Any = postgresql if self._database.dialect == "postgresql" else sqlite
-        insert = dialect.insert(traces)
+            trace, candidate = record.key[:2], Root.of(record)
+            row = rows.setdefault(trace, {"owner": trace[0], "trace_id": trace[1], "expires_at": 0, **_root(None)})
+            row["expires_at"] = max(record.expires, row["expires_at"])
+            if candidate is not None and candidate.better(first.get(trace)):
+                first[trace] = candidate
+                row |= _root(candidate)
+        insert = self._insert(traces)
         later = sa.case(
             (insert.excluded.expires_at > traces.c.expires_at, insert.excluded.expires_at), else_=traces.c.expires_at
         )
-        connection.execute(
-            insert.on_conflict_do_update(index_elements=["owner", "trace_id"], set_={"expires_at": later}),
-            [
-                {"owner": owner, "trace_id": trace_id, "root_has_parent": True, "expires_at": expires[owner, trace_id]}
-                for owner, trace_id in keys
-            ],
-        )
-        found = connection.execute(
-            sa.select(traces).where(sa.tuple_(traces.c.owner, traces.c.trace_id).in_(list(keys)))
-        )
+        upsert = insert.on_conflict_do_update(index_elements=["owner", "trace_id"], set_={"expires_at": later})
+        found = connection.execute(upsert.returning(traces), [rows[trace] for trace in sorted(rows)])
         return {
             (row.owner, row.trace_id): None
             if row.root_span_id is None
             else Root(row.root_has_parent, row.start_time, row.root_span_id, row.end_time)
             for row in found
         }
+
+    def _insert(self, table: sa.Table) -> Any:
+        """An insert that may say what happens on a conflict, in the words of the database."""
+        dialect: Any = postgresql if self._database.dialect == "postgresql" else sqlite
+        return dialect.insert(table)
 
     def _visible(self, context: CallContext) -> sa.ColumnElement[bool]:
         """The caller's spans that are begun and not expired."""
@@ -253,6 +253,17 @@ def _values(record: SpanRecord) -> dict[str, object]:
         "status": record.status,
         "attributes": dict(record.attributes),
         "expires_at": record.expires,
+    }
+
+
+def _root(root: Root | None) -> dict[str, object]:
+    if root is None:
+        return {"root_span_id": None, "root_has_parent": True, "start_time": None, "end_time": None}
+    return {
+        "root_span_id": root.span_id,
+        "root_has_parent": root.has_parent,
+        "start_time": root.start,
+        "end_time": root.end,
     }
 
 

@@ -23,7 +23,7 @@ from backends.telemetry.tracing import OWNER_KEY
 
 log = logging.getLogger(__name__)
 
-GATHER_S = 0.5
+GATHER_S = 1.0
 """Seconds that a span waits for others, at most, before it is written."""
 BATCH = 512
 SWEEP_S = 60.0

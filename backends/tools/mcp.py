@@ -7,9 +7,11 @@ and workers need not agree on anything. The transport, streamable HTTP or server
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ from backends.errors import BadRequest, StackError
 from backends.net import Outbound
 from backends.net.refusal import refusal_in
 from backends.ports import JsonObject, Resource, ToolFile, ToolResult
+from backends.tools.schemas import MAX_SCHEMA, SCHEMA, plain_json
 from generated.models import (
     URL,
     ImageContentItem,
@@ -29,16 +32,20 @@ from generated.models import (
 )
 
 if TYPE_CHECKING:
+    import httpx2
     from mcp.client.client import Client
 
 T = TypeVar("T")
+HttpClient = Callable[..., "httpx2.AsyncClient"]
+MAX_BYTES = 8_000_000
+"""Bytes that a server may send during one listing or call."""
+LEAVE_S = 1.0
+"""Seconds that the end of a connection may take after the time was over; twice, if the first cancels the goodbye."""
 MAX_TOOLS = 1000
 MAX_ANSWER = 2_000_000
 """Characters that one answer may hold."""
 FAILED = 1
 """`error_code` of a call that failed, as the reference server has it."""
-SCHEMA = "input_schema"
-"""Member of a tool's metadata: the JSON Schema of its arguments, which says more than the contract's parameters."""
 
 
 class McpToolRuntime:
@@ -90,17 +97,32 @@ class McpToolRuntime:
     def _run(self, context: CallContext, uri: str, work: Callable[[Client], Awaitable[T]]) -> T:
         """Connect, work and disconnect, within the time limit and as long as the caller waits. Raises _Failed."""
         context.check()
-        limit = self._timeout_s
+
+        # Before the clock runs: the first import takes a second or more.
+        import mcp.client.client
+        import mcp.client.sse
+        import mcp.client.streamable_http  # noqa: F401
+
+        from backends.net.transport import Budget
+
+        budget, limit = Budget(MAX_BYTES), self._timeout_s
         if context.deadline is not None:
             limit = min(limit, max(0.1, context.deadline - time.time()))
 
         async def run() -> T:
-            task = asyncio.current_task()
             loop = asyncio.get_running_loop()
-            assert task is not None  # noqa: S101
+            task = asyncio.ensure_future(self._connected(partial(self._outbound.async_client, budget), uri, work))
             context.cancellation.on_cancel(lambda: _cancel(loop, task))
-            async with asyncio.timeout(limit):
-                return await self._connected(uri, work)
+            done, _ = await asyncio.wait({task}, timeout=limit)
+            if done:
+                return task.result()
+            # The SDK takes leave of the server even then, for which there is a moment.
+            for _ in range(2):
+                task.cancel()
+                await asyncio.wait({task}, timeout=LEAVE_S)
+            if task.done() and not task.cancelled():
+                task.exception()  # or asyncio would log that nobody asked for it
+            raise TimeoutError
 
         try:
             return asyncio.run(run())
@@ -118,41 +140,39 @@ class McpToolRuntime:
                 raise refused from None
             if not isinstance(error, Exception):
                 raise
-            raise _Failed(_reason(error), internal=repr(error)[:1000]) from None
+            reason = f"it sent more than {MAX_BYTES} bytes" if budget.spent else _reason(error)
+            raise _Failed(reason, internal=repr(error)[:1000]) from None
 
-    async def _connected(self, uri: str, work: Callable[[Client], Awaitable[T]]) -> T:
+    async def _connected(self, http: HttpClient, uri: str, work: Callable[[Client], Awaitable[T]]) -> T:
         ways = [self._streamable, self._events]
         if urlsplit(uri).path.rstrip("/").endswith("/sse"):
             ways.reverse()
         first, second = ways
         reached = False
         try:
-            async with first(uri) as client:
+            async with first(http, uri) as client:
                 reached = True
                 return await work(client)
         except Exception as error:
             if reached or refusal_in(error) is not None or _is_connection(error):
                 raise
-        async with second(uri) as client:
+        async with second(http, uri) as client:
             return await work(client)
 
     @asynccontextmanager
-    async def _streamable(self, uri: str) -> AsyncIterator[Client]:
+    async def _streamable(self, http: HttpClient, uri: str) -> AsyncIterator[Client]:
         from mcp.client.client import Client
         from mcp.client.streamable_http import streamable_http_client
 
-        async with (
-            self._outbound.async_client() as http,
-            Client(streamable_http_client(uri, http_client=http)) as client,
-        ):
+        async with http() as connection, Client(streamable_http_client(uri, http_client=connection)) as client:
             yield client
 
     @asynccontextmanager
-    async def _events(self, uri: str) -> AsyncIterator[Client]:
+    async def _events(self, http: HttpClient, uri: str) -> AsyncIterator[Client]:
         from mcp.client.client import Client
         from mcp.client.sse import sse_client
 
-        transport = sse_client(uri, sse_read_timeout=self._timeout_s, httpx_client_factory=self._outbound.async_client)
+        transport = sse_client(uri, sse_read_timeout=self._timeout_s, httpx_client_factory=http)
         async with Client(transport) as client:
             yield client
 
@@ -195,6 +215,8 @@ def _reason(error: BaseException) -> str:
     from mcp.shared.exceptions import MCPError
 
     leaf = _leaf(error)
+    if isinstance(leaf, _Failed):
+        return leaf.reason
     if isinstance(leaf, MCPError):
         return f"it answered with the error {leaf.error.message[:500]!r}"
     if isinstance(leaf, httpx2.HTTPStatusError):
@@ -212,19 +234,28 @@ def _shown(uri: str) -> str:
 
 
 def _definition(tool: Any) -> ToolDef:
-    schema = tool.input_schema if isinstance(tool.input_schema, dict) else {}
-    required = schema.get("required") or []
+    """The tool in the contract's form. Raises _Failed: no model could be told of it."""
+    name, description = str(plain_json(tool.name)), str(plain_json(tool.description or ""))
+    schema = plain_json(tool.input_schema) if isinstance(tool.input_schema, dict) else {}
+    if len(json.dumps(schema)) > MAX_SCHEMA:
+        raise _Failed(f"the schema of its tool {name[:100]!r} has more than {MAX_SCHEMA} characters")
+    properties, required = schema.get("properties"), schema.get("required")
+    properties = properties if isinstance(properties, dict) else {}
+    required = required if isinstance(required, list) else []
+    unreadable = [key for key in properties if not key.strip() or not key.isprintable()]
+    if unreadable:
+        raise _Failed(f"its tool {name[:100]!r} has a parameter that cannot be printed: {unreadable[0][:100]!a}")
     parameters = [
         ToolParameter(
-            name=name,
+            name=key,
             parameter_type=_kind(about),
             description=str(about.get("description") or about.get("title") or "") if isinstance(about, dict) else "",
-            required=name in required,
+            required=key in required,
             default=about.get("default") if isinstance(about, dict) else None,
         )
-        for name, about in (schema.get("properties") or {}).items()
+        for key, about in properties.items()
     ]
-    return ToolDef(name=tool.name, description=tool.description or "", parameters=parameters, metadata={SCHEMA: schema})
+    return ToolDef(name=name, description=description, parameters=parameters, metadata={SCHEMA: schema})
 
 
 def _kind(about: Any) -> str:
@@ -240,14 +271,14 @@ def _result(answer: Any) -> ToolResult:
         kind = getattr(item, "type", "")
         text = ""
         if kind == "text":
-            text = item.text
+            text = str(plain_json(item.text))
         elif kind == "image":
             if len(item.data) <= left:
                 items.append(ImageContentItem(image=ImageSource(data=item.data)))
                 left -= len(item.data)
             continue
         elif kind == "resource":
-            text = getattr(item.resource, "text", None) or f"<resource {item.resource.uri}>"
+            text = str(plain_json(getattr(item.resource, "text", None) or f"<resource {item.resource.uri}>"))
         elif kind == "resource_link":
             text = f"<resource {item.uri}>"
         else:

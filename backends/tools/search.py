@@ -8,6 +8,7 @@ subject to what clients may name.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from backends.context import CallContext
 from backends.errors import BadRequest
 from backends.ports import JsonObject, Resource, ToolFile, ToolResult
 from backends.tools.mcp import failure
+from backends.tools.schemas import plain_json
 from backends.tools.settings import SearchSettings
 from generated.models import URL, ToolDef, ToolParameter
 
@@ -24,6 +26,12 @@ HEADER = "X-LlamaStack-Provider-Data"
 MAX_BYTES = 4_000_000
 MAX_TEXT = 2000
 """Characters of one result that a model is shown."""
+
+
+_PLAIN = {"accept-encoding": "identity"}
+"""What is compressed could unfold to any size before it is counted."""
+Read = Callable[..., JsonObject]
+"""`_json` of one call, without its first three arguments."""
 
 
 class _Service:
@@ -35,7 +43,7 @@ class _Service:
         group: str,
         tool: ToolDef,
         key: str,
-        ask: Callable[[httpx2.Client, SearchSettings, str, str], JsonObject],
+        ask: Callable[[Read, SearchSettings, str, str], JsonObject],
     ) -> None:
         self._settings = settings
         self._group = group
@@ -62,15 +70,21 @@ class _Service:
                 f"{self._tool.name} needs a key of its service: send it in the header {HEADER} as "
                 f'{{"{self._key}": "..."}}, or let the operator set `api_key` of the provider'
             )
-        context.check()
+        deadline = time.monotonic() + self._settings.timeout_s
+
+        def read(method: str, url: str, **request: Any) -> JsonObject:
+            return _json(client, context, deadline, method, url, **request)
+
         try:
-            with httpx2.Client(timeout=self._settings.timeout_s, trust_env=False) as client:
-                return ToolResult(json.dumps(self._ask(client, self._settings, key, query), ensure_ascii=False))
+            with httpx2.Client(timeout=self._settings.timeout_s, trust_env=False, headers=_PLAIN) as client:
+                found = plain_json(self._ask(read, self._settings, key, query))
+            # Who repeats a key must not make it part of a conversation.
+            return ToolResult(json.dumps(found, ensure_ascii=False).replace(key, "[key]"))
         except httpx2.HTTPStatusError as error:
             return failure(f"{self._tool.name}: the service answered with the status {error.response.status_code}")
         except httpx2.TimeoutException:
             return failure(f"{self._tool.name}: the service did not answer in time")
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return failure(f"{self._tool.name}: the service gave no answer that can be used")
 
 
@@ -86,9 +100,8 @@ _WOLFRAM = _query_tool("wolfram_alpha", "Compute, or look up facts, with Wolfram
 def brave_search(settings: SearchSettings) -> _Service:
     """ToolRuntime of `builtin::websearch` by Brave; its key is `brave_search_api_key`."""
 
-    def ask(client: httpx2.Client, settings: SearchSettings, key: str, query: str) -> JsonObject:
-        found = _json(
-            client,
+    def ask(read: Read, settings: SearchSettings, key: str, query: str) -> JsonObject:
+        found = read(
             "GET",
             f"{settings.base_url or 'https://api.search.brave.com'}/res/v1/web/search",
             params={"q": query, "count": str(settings.max_results)},
@@ -103,9 +116,8 @@ def brave_search(settings: SearchSettings) -> _Service:
 def tavily_search(settings: SearchSettings) -> _Service:
     """ToolRuntime of `builtin::websearch` by Tavily; its key is `tavily_search_api_key`."""
 
-    def ask(client: httpx2.Client, settings: SearchSettings, key: str, query: str) -> JsonObject:
-        found = _json(
-            client,
+    def ask(read: Read, settings: SearchSettings, key: str, query: str) -> JsonObject:
+        found = read(
             "POST",
             f"{settings.base_url or 'https://api.tavily.com'}/search",
             json={"query": query, "max_results": settings.max_results},
@@ -119,9 +131,8 @@ def tavily_search(settings: SearchSettings) -> _Service:
 def wolfram_alpha(settings: SearchSettings) -> _Service:
     """ToolRuntime of `builtin::wolfram_alpha`; its key is `wolfram_alpha_api_key`."""
 
-    def ask(client: httpx2.Client, settings: SearchSettings, key: str, query: str) -> JsonObject:
-        found = _json(
-            client,
+    def ask(read: Read, settings: SearchSettings, key: str, query: str) -> JsonObject:
+        found = read(
             "GET",
             f"{settings.base_url or 'https://api.wolframalpha.com'}/v2/query",
             params={"input": query, "appid": key, "output": "json", "format": "plaintext"},
@@ -136,14 +147,20 @@ def wolfram_alpha(settings: SearchSettings) -> _Service:
     return _Service(settings, "builtin::wolfram_alpha", _WOLFRAM, "wolfram_alpha_api_key", ask)
 
 
-def _json(client: httpx2.Client, method: str, url: str, **request: Any) -> JsonObject:
+def _json(
+    client: httpx2.Client, context: CallContext, deadline: float, method: str, url: str, **request: Any
+) -> JsonObject:
+    """The object that a service answers with. Raises HTTPError, ValueError, TypeError; Cancelled, DeadlineExceeded."""
     with client.stream(method, url, **request) as answer:
         answer.raise_for_status()
         data = bytearray()
-        for chunk in answer.iter_bytes():
+        for chunk in answer.iter_raw():
+            context.check()
             data += chunk
             if len(data) > MAX_BYTES:
                 raise ValueError("too long")
+            if time.monotonic() > deadline:
+                raise httpx2.ReadTimeout("it goes on and on")
     found = json.loads(data)
     if not isinstance(found, dict):
         raise TypeError("no object")

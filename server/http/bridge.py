@@ -168,12 +168,13 @@ class Bridge:
             watcher.cancel()
             if not finished:
                 state.context.cancellation.cancel()
+            state.failure = response.failure
             exchange.abandon()
             response.close()
 
 
 class _Response:
-    """The event loop's side of one response."""
+    """The event loop's side of one response. failure: why it broke off after its first byte."""
 
     def __init__(
         self,
@@ -190,6 +191,7 @@ class _Response:
         self._send = send
         self._started = False
         self._streams = False
+        self.failure: BaseException | None = None
 
     async def relay(self, context: CallContext) -> bool:
         """Send everything; True when the response is complete."""
@@ -227,7 +229,7 @@ class _Response:
             if isinstance(error, Exception):
                 raise error
             raise RuntimeError(f"the handler ended with {type(error).__name__}") from error
-        problem = report(error)
+        problem, self.failure = report(error), error
         if not self._streams:
             return False  # the unfinished body is the only signal that is left
         await self._write(error_event(self._operation, problem), more=False)

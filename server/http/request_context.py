@@ -57,13 +57,18 @@ class NoObserver:
 
 @dataclass(slots=True)
 class RequestState:
-    """What is known of a request so far. abort: cuts the connection without a proper end of the response."""
+    """What is known of a request so far.
+
+    abort: cuts the connection without a proper end of the response. failure: why an answer broke off that had begun,
+    whose status tells nothing of it.
+    """
 
     request_id: str
     principal: str = "anonymous"
     operation: str = "unknown"
     context: CallContext | None = None
     abort: Callable[[], None] = field(default=lambda: None)
+    failure: BaseException | None = None
 
 
 def state_of(scope: Scope) -> RequestState:

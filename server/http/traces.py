@@ -57,7 +57,9 @@ class Traces:
                 failed(span, error)
                 raise
             finally:
-                if context.cancellation.cancelled:
+                if state.failure is not None:
+                    failed(span, state.failure)
+                elif context.cancellation.cancelled:
                     failed(span, Cancelled("the caller has gone"))
                 elif status >= 500:
                     span.set_status(Status(StatusCode.ERROR))

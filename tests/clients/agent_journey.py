@@ -96,12 +96,17 @@ def turns_are_read_back_step_by_step(client: LlamaStackClient) -> None:
 
 def input_that_a_shield_stops_never_reaches_the_model(client: LlamaStackClient) -> None:
     agent = Agent(client, {**CONFIG, "input_shields": ["guardian"]})
-    chunks = list(agent.create_turn(messages=ATTACK, session_id=agent.create_session("attack")))
+    session_id = agent.create_session("attack")
+    chunks = list(agent.create_turn(messages=ATTACK, session_id=session_id))
     kinds = [chunk.event.payload.event_type for chunk in chunks]
     assert kinds == ["turn_start", "step_start", "step_complete", "turn_complete"]
     violation = chunks[2].event.payload.step_details.violation
     assert violation.violation_level == "error"
-    assert chunks[-1].event.payload.turn.output_message.content == violation.user_message
+    turn = chunks[-1].event.payload.turn
+    assert turn.output_message.content == violation.user_message
+    assert [step.violation for step in turn.steps] == [violation]
+    where = {"agent_id": agent.agent_id, "session_id": session_id}
+    assert client.agents.turn.retrieve(turn.turn_id, **where) == turn
 
 
 def tool_of_the_client_is_called_and_its_result_taken(client: LlamaStackClient) -> None:

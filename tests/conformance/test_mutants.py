@@ -25,19 +25,8 @@ UNSEEN = {
     "training_cancel_ignored": "a job that completed before it was cancelled looks the same",
 }
 KEY = "secret"
-SERVER = (
-    *(
-        "--token",
-        KEY,
-        "--shield",
-        SHIELD,
-        "--attack",
-        f"This is {FORBIDDEN}.",
-        "--tool",
-        'standin_echo={"text": "hello"}',
-    ),
-    *("--timeout", "30", "--job-timeout", "3"),
-)
+GUARDED = ("--shield", SHIELD, "--attack", f"This is {FORBIDDEN}.")
+SERVER = ("--token", KEY, *GUARDED, *ECHO, "--timeout", "30", "--job-timeout", "3")
 QUICK = ("--layer", "behaviour", "--layer", "properties", "--rule", "not generated")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
-from llama_stack_client import BadRequestError, InternalServerError, LlamaStackClient, RateLimitError
+from llama_stack_client import BadRequestError, InternalServerError, LlamaStackClient, NotFoundError, RateLimitError
 
 from tests.backends.openai.stand_in import (
     Connection,
@@ -20,6 +22,7 @@ from tests.backends.openai.stand_in import (
     serving,
     stream,
 )
+from tests.server.processes import until
 from tests.servers import RunningServer, free_port, running
 
 CANARY = "sk-canary-0123456789"
@@ -44,7 +47,10 @@ def server(upstream: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Itera
         {"provider_id": "memory", "provider_type": "inline::memory"},
     ]
     settings = {
-        "providers": [{"api": "inference", **provider} for provider in providers],
+        "providers": [
+            *({"api": "inference", **provider} for provider in providers),
+            {"api": "telemetry", "provider_id": "sql", "provider_type": "inline::sql"},
+        ],
         "default_providers": {"inference": "memory"},
     }
     profile.write_text(json.dumps(settings))  # JSON is YAML
@@ -73,6 +79,13 @@ def ask(client: LlamaStackClient, model: str, **more: Any) -> Any:
     return client.inference.chat_completion(model_id=model, messages=messages, **more)  # type: ignore[arg-type]
 
 
+def spans_below(client: LlamaStackClient, span_id: str) -> list[Any]:
+    """A span and those below it; none as long as it is not written."""
+    with suppress(NotFoundError):
+        return list(client.telemetry.get_span_tree(span_id).values())
+    return []
+
+
 def test_it_chats(client: LlamaStackClient, upstream: StandIn, model: str) -> None:
     upstream.script(stream(*chat("Hello", " there.")))
     answer = ask(client, model, sampling_params={"max_tokens": 7})
@@ -81,6 +94,15 @@ def test_it_chats(client: LlamaStackClient, upstream: StandIn, model: str) -> No
     assert upstream.asked[-1].headers["authorization"] == f"Bearer {CANARY}"
     texts = [chunk.event.delta.text for chunk in ask(client, model, stream=True)]
     assert texts == ["", "Hello", " there.", ""]
+
+
+def test_the_upstream_is_told_the_trace(client: LlamaStackClient, upstream: StandIn, model: str) -> None:
+    upstream.script(stream(*chat("Hello")))
+    trace_id = uuid.uuid4().hex
+    ask(client, model, extra_headers={"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"})
+    _, sent, span_id, _ = upstream.asked[-1].headers["traceparent"].split("-")
+    span = until(lambda: spans_below(client, span_id), "the span of the inference")[0]
+    assert (sent, span.name) == (trace_id, "chat m"), "what the upstream records lies below our inference"
 
 
 def test_tools_are_called(client: LlamaStackClient, upstream: StandIn, model: str) -> None:
@@ -143,6 +165,11 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event(
     events = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line.startswith("data")]
     assert events[1]["event"]["delta"]["text"] == "Hello"
     assert events[-1]["error"]["code"] == "unavailable"
+    _, trace_id, span_id, _ = answer.headers["traceresponse"].split("-")
+    root, inference = until(lambda: spans_below(client, span_id), "the spans of the request")
+    assert {(span.trace_id, span.status) for span in (root, inference)} == {(trace_id, "error")}
+    assert root.attributes["error.type"] == inference.attributes["error.type"] == "Unavailable"
+    assert root.attributes["http.response.status_code"] == 200, "the status had gone out before"
 
 
 def test_an_upstream_that_is_away_takes_nothing_else_with_it(client: LlamaStackClient, server: RunningServer) -> None:

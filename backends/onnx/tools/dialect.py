@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 from backends.onnx.tokenizer import PromptSegment
 from backends.onnx.tools.signatures import Signature, read_signatures
@@ -29,9 +29,14 @@ class Dialect(ABC):
         self.tokens = frozenset(mark for mark in self.marks if mark in special_tokens or mark in added_tokens)
         """Which of `marks` are tokens of their own."""
 
-    def signatures(self, tools: Sequence[ToolDefinition]) -> tuple[Signature, ...]:
-        """The tools, if all of them can be called in this form. Raises BadRequest, Unsupported."""
-        return read_signatures(tools)
+    def signatures(
+        self, tools: Sequence[ToolDefinition], schemas: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> tuple[Signature, ...]:
+        """The tools, if all of them can be called in this form; schemas as of `read_signatures`.
+
+        Raises BadRequest, Unsupported.
+        """
+        return read_signatures(tools, schemas)
 
     @abstractmethod
     def instructions(self, signatures: Sequence[Signature]) -> list[PromptSegment]:

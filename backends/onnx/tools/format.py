@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from backends.errors import BadRequest
@@ -37,6 +37,10 @@ class _Words(Protocol):
     ) -> ChatInput: ...
 
 
+Schemas = Mapping[str, Mapping[str, Any]]
+"""JSON Schemas of arguments, as of `read_signatures`."""
+
+
 class ToolFormat:
     """A way to write tool calls, and how the model hears of the tools. Safe to share between threads.
 
@@ -56,6 +60,7 @@ class ToolFormat:
         tools: Sequence[ToolDefinition],
         choice: ToolChoice,
         *,
+        schemas: Schemas | None = None,
         formatted: bool = False,
     ) -> ChatInput:
         """The conversation for the chat template. formatted: an answer without a call has a form of its own.
@@ -64,26 +69,28 @@ class ToolFormat:
             BadRequest: a tool cannot be called, or a call is required and there is no tool. Unsupported: a tool that
             this format cannot write, an image in a message. `where` is the JSON pointer.
         """
-        signatures = self._signatures(tools, required=choice == "required")
+        signatures = self._signatures(tools, schemas, required=choice == "required")
         return self._words.chat(messages, signatures, choice, formatted=formatted)
 
-    def grammar(self, tools: Sequence[ToolDefinition], *, required: bool) -> str:
+    def grammar(self, tools: Sequence[ToolDefinition], *, required: bool, schemas: Schemas | None = None) -> str:
         """Lark for llguidance over the whole answer: text without a call, or text that ends in one or more well-formed
         calls; with `required` calls alone. tools: at least one.
 
         Raises:
             BadRequest, Unsupported: as `render`.
         """
-        return self._dialect.grammar(self._signatures(tools, required=required), required=required)
+        return self._dialect.grammar(self._signatures(tools, schemas, required=required), required=required)
 
     def parser(self, tools: Sequence[ToolDefinition], new_id: Callable[[], str] | None = None) -> ToolCallParser:
         """A reader for one answer; `new_id` gives calls their ids, which are random UUIDs by default."""
         return self._dialect.parser(self._dialect.signatures(tools), new_id)
 
-    def _signatures(self, tools: Sequence[ToolDefinition], *, required: bool) -> tuple[Signature, ...]:
+    def _signatures(
+        self, tools: Sequence[ToolDefinition], schemas: Schemas | None, *, required: bool
+    ) -> tuple[Signature, ...]:
         if required and not tools:
             raise BadRequest("tool_choice is `required` and there are no tools; give some", where="/tool_choice")
-        return self._dialect.signatures(tools)
+        return self._dialect.signatures(tools, schemas)
 
 
 def select_format(

@@ -10,10 +10,12 @@ Source: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from backends.onnx.tools.parameter_types import ANY, MAX_NESTING, ParameterType
+from backends.onnx.tools.python_syntax import write_literal
 from backends.onnx.tools.signatures import Signature
 
 MAX_CALLS = 16
@@ -26,28 +28,31 @@ TEXT = "TEXT: /(?s:.*)/"
 
 @dataclass(frozen=True, slots=True)
 class Notation:
-    """How values are written. string: a terminal. true, false, null: constants. key: how a parameter's name stands
-    before its value."""
+    """How values are written. quoted: each quote with what may stand between two of them. constant: a value as text.
+    key: how a parameter's name stands before its value."""
 
-    string: str
-    true: str
-    false: str
-    null: str
+    quoted: tuple[tuple[str, str], ...]
+    constant: Callable[[Any], str]
     key: Callable[[str], str]
+
+    def string(self, least: int | None = None, most: int | None = None) -> str:
+        """A terminal for strings of so many characters."""
+        often = "*" if least is most is None else f"{{{least or 0},{'' if most is None else most}}}"
+        return f"/{'|'.join(f'{quote}({character}){often}{quote}' for quote, character in self.quoted)}/"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 JSON = Notation(
-    string=r'/"([^"\\\x00-\x1F\x7F]|\\["\\nrtbf])*"/',
-    true="true",
-    false="false",
-    null="null",
-    key=lambda name: json.dumps(name, ensure_ascii=False) + ": ",
+    quoted=(('"', r'[^"\\\x00-\x1F\x7F]|\\["\\nrtbf]'),),
+    constant=_json,
+    key=lambda name: f"{_json(name)}: ",
 )
 PYTHON = Notation(
-    string=r"""/"([^"\\\x00-\x1F\x7F]|\\["'\\nrtbf])*"|'([^'\\\x00-\x1F\x7F]|\\["'\\nrtbf])*'/""",
-    true="True",
-    false="False",
-    null="None",
+    quoted=(('"', r"""[^"\\\x00-\x1F\x7F]|\\["'\\nrtbf]"""), ("'", r"""[^'\\\x00-\x1F\x7F]|\\["'\\nrtbf]""")),
+    constant=write_literal,
     key=lambda name: f"{name}=",
 )
 
@@ -65,7 +70,7 @@ class Grammar:
         self._lines = ["%llguidance {}"]
         self._values: dict[tuple[ParameterType, int], str] = {}
         self._terminals = {
-            "STRING": notation.string,
+            "STRING": notation.string(),
             "INTEGER": r"/-?(0|[1-9][0-9]{0,17})/",
             "NUMBER": r"/-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?([eE][+-]?[0-9]{1,2})?/",
         }
@@ -85,47 +90,76 @@ class Grammar:
     def arguments(self, signature: Signature, number: int) -> str:
         """The rule for the arguments of a tool without what encloses them: all required ones, any optional ones, in the
         order of their definition. `number` tells the tool from the others."""
-        # Two rules for each parameter: the rest of the list from it on when nothing was written yet, and when there
-        # was. So the grammar grows with the number of parameters, not with that of their combinations.
+        pairs = [(self._notation.key(p.name), self.value(p.type), p.required) for p in signature.parameters]
+        return self._list(pairs, str(number))
+
+    def value(self, kind: ParameterType, nesting: int = 0) -> str:
+        """The rule or terminal for a value of this type."""
+        match kind.kind:
+            case "string":
+                return self._string(kind)
+            case "integer" if kind.least is kind.most is None:
+                return "INTEGER"
+            case "number":
+                return "NUMBER"
+            case "null":
+                return self._constant(None)
+        name = self._values.get((kind, nesting))
+        if name is None:
+            name = self._values[kind, nesting] = f"value_{len(self._values)}"
+            self.add(f"{name}: {self._body(kind, nesting, name)}")
+        return name
+
+    def _list(self, pairs: Sequence[tuple[str, str, bool]], name: str, further: str = "") -> str:
+        """The rule for keys with their values, and whether they are required, in this order. further: rule for a key
+        and a value that may come behind them, any number of times."""
+        # Two rules for each pair: the rest of the list from it on when nothing was written yet, and when there
+        # was. So the grammar grows with the number of pairs, not with that of their combinations.
         rest_first, rest_later = "", ""
-        for position, parameter in reversed(list(enumerate(signature.parameters))):
-            first, later = f"first_{number}_{position}", f"later_{number}_{position}"
-            key, value = self._notation.key(parameter.name), self.value(parameter.type)
+        if further:
+            rest_first, rest_later = f"first_{name}", f"later_{name}"
+            self.add(f'{rest_later}: (", " {further})*', f"{rest_first}: {further} {rest_later} |")
+        for position, (key, value, required) in reversed(list(enumerate(pairs))):
+            first, later = f"first_{name}_{position}", f"later_{name}_{position}"
             pair = f"{literal(key)} {value} {rest_later}"
             next_pair = f"{literal(', ' + key)} {value} {rest_later}"
-            if parameter.required:
+            if required:
                 self.add(f"{first}: {pair}", f"{later}: {next_pair}")
             else:
                 self.add(f"{first}: {pair} | {rest_first}", f"{later}: {next_pair} | {rest_later}")
             rest_first, rest_later = first, later
         return rest_first
 
-    def value(self, kind: ParameterType, nesting: int = 0) -> str:
-        """The rule or terminal for a value of this type."""
-        match kind.kind:
-            case "string":
-                return "STRING"
-            case "integer":
-                return "INTEGER"
-            case "number":
-                return "NUMBER"
-            case "null":
-                return literal(self._notation.null)
-        name = self._values.get((kind, nesting))
-        if name is None:
-            name = self._values[kind, nesting] = f"value_{len(self._values)}"
-            self.add(f"{name}: {self._body(kind, nesting)}")
+    def _string(self, kind: ParameterType) -> str:
+        if kind.format:
+            return f'%json {{"type": "string", "format": {json.dumps(kind.format)}}}'
+        if kind.least is kind.most is None:
+            return "STRING"
+        name = f"STRING_{kind.least or 0}_{'' if kind.most is None else kind.most}"
+        self.terminal(name, self._notation.string(kind.least, kind.most))
         return name
 
-    def _body(self, kind: ParameterType, nesting: int) -> str:
+    def _constant(self, value: Any) -> str:
+        return literal(self._notation.constant(value))
+
+    def _body(self, kind: ParameterType, nesting: int, name: str) -> str:
         match kind.kind:
             case "boolean":
-                return f"{literal(self._notation.true)} | {literal(self._notation.false)}"
+                return f"{self._constant(True)} | {self._constant(False)}"
+            case "integer":
+                return f"%json {json.dumps(kind.json_schema())}"
+            case "enum":
+                return " | ".join(self._constant(json.loads(constant)) for constant in kind.constants)
             case "union":
                 return " | ".join(self.value(item, nesting) for item in kind.items)
             case "array":
                 item = self.value(kind.items[0], nesting + 1)
-                return f'"[]" | "[" {item} (", " {item})* "]"'
+                return _array(item, kind)
+            case "record":
+                # In both notations names stand in quotes.
+                pairs = [(f"{_json(m.name)}: ", self.value(m.type, nesting), m.required) for m in kind.members]
+                further = f'STRING ": " {self.value(kind.items[0], nesting + 1)}' if kind.items else ""
+                return f'"{{" {self._list(pairs, name, further)} "}}"'
             case "object":
                 item = self.value(kind.items[0], nesting + 1)
                 return f'"{{}}" | "{{" STRING ": " {item} (", " STRING ": " {item})* "}}"'
@@ -133,6 +167,16 @@ class Grammar:
                 scalars = [self.value(scalar) for scalar in _SCALARS]
                 deeper = [self.value(container, nesting) for container in _CONTAINERS] if nesting < MAX_NESTING else []
                 return " | ".join([*scalars, *deeper])
+
+
+def _array(item: str, kind: ParameterType) -> str:
+    """A list of so many items as its type says."""
+    least, most = kind.least or 0, kind.most
+    if most == 0:
+        return '"[]"'
+    often = "*" if least < 2 and most is None else f"{{{max(0, least - 1)},{'' if most is None else most - 1}}}"
+    some = f'"[" {item} (", " {item}){often} "]"'
+    return some if least else f'"[]" | {some}'
 
 
 _SCALARS = (ParameterType("string"), ParameterType("number"), ParameterType("boolean"), ParameterType("null"))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from backends.errors import Unsupported
 from backends.onnx.tokenizer import PromptSegment
@@ -28,8 +29,10 @@ class PythonListCalls(Dialect):
 
     name = "python_list"
 
-    def signatures(self, tools: Sequence[ToolDefinition]) -> tuple[Signature, ...]:
-        signatures = read_signatures(tools)
+    def signatures(
+        self, tools: Sequence[ToolDefinition], schemas: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> tuple[Signature, ...]:
+        signatures = read_signatures(tools, schemas)
         for signature in signatures:
             _check_word(signature.name, "tool name", f"{signature.where}/tool_name")
             for parameter in signature.parameters:

@@ -43,17 +43,17 @@ def read_call(raw: str) -> tuple[str, dict[str, Any]] | None:
 
 def write_call(name: str, arguments: Mapping[str, Any]) -> str:
     """The call of `name` with these keyword arguments."""
-    return f"{name}({', '.join(f'{key}={_literal(value)}' for key, value in arguments.items())})"
+    return f"{name}({', '.join(f'{key}={write_literal(value)}' for key, value in arguments.items())})"
 
 
-def _literal(value: Any) -> str:
+def write_literal(value: Any) -> str:
     match value:
         case None | bool():
             return str(value)
         case list():
-            return f"[{', '.join(map(_literal, value))}]"
+            return f"[{', '.join(map(write_literal, value))}]"
         case dict():
-            return f"{{{', '.join(f'{_literal(key)}: {_literal(item)}' for key, item in value.items())}}}"
+            return f"{{{', '.join(f'{write_literal(key)}: {write_literal(item)}' for key, item in value.items())}}}"
         case _:
             return json.dumps(value, ensure_ascii=False)  # the escapes of JSON's strings are Python's too
 

@@ -89,7 +89,7 @@ class PythonTagDialect(Dialect):
             if signature.name != CODE_INTERPRETER:
                 alternatives.append(f'{literal(f"{signature.name}.call(query=")} PYTHON_STRING ")"')
                 unlike.append(rf"{signature.name}\.call\(")
-                grammar.terminal("PYTHON_STRING", PYTHON.string)
+                grammar.terminal("PYTHON_STRING", PYTHON.string())
         if any(signature.name == CODE_INTERPRETER for signature in tagged):
             alternatives.append("CODE")
             # Code is any text, so it must not begin as other calls do, or those could be written wrong as code.

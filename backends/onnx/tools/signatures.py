@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from backends.errors import BadRequest, Unsupported
 from backends.onnx.tools.parameter_types import ParameterType, read_type
+from backends.onnx.tools.schema_types import SchemaTypes
 from generated.models import ToolDefinition, ToolParamDefinition
 
 CODE_INTERPRETER = "code_interpreter"
@@ -47,7 +48,8 @@ class Parameter:
 class Signature:
     """What a call of one tool must look like.
 
-    builtin: the contract names this tool, and it has its usual parameters. where: its JSON pointer.
+    builtin: the contract names this tool, and it has its usual parameters. where: its JSON pointer. schema: of the
+    arguments as its server gave it, None if the parameters say all.
     """
 
     name: str
@@ -55,9 +57,12 @@ class Signature:
     parameters: tuple[Parameter, ...]
     builtin: bool
     where: str
+    schema: Mapping[str, Any] | None = None
 
     def json_schema(self) -> dict[str, Any]:
         """The schema of the arguments, parameters in the order of the request."""
+        if self.schema is not None:
+            return dict(self.schema)
         return {
             "type": "object",
             "properties": {p.name: p.schema for p in self.parameters},
@@ -78,8 +83,12 @@ class Signature:
         return f"{head}: {self.description}" if self.description else head
 
 
-def read_signatures(tools: Sequence[ToolDefinition]) -> tuple[Signature, ...]:
+def read_signatures(
+    tools: Sequence[ToolDefinition], schemas: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[Signature, ...]:
     """The signatures of the tools of a request. Built-in tools without a description or parameters get the usual ones.
+
+    schemas: JSON Schema of the arguments, by the name of a tool, where it says more than the tool's parameters.
 
     Raises:
         BadRequest: a tool without a name, with an unwritable one, or with the name of another.
@@ -95,28 +104,33 @@ def read_signatures(tools: Sequence[ToolDefinition]) -> tuple[Signature, ...]:
         if tool.tool_name in names:
             raise BadRequest(f"two tools are named `{tool.tool_name}`; names must differ", where=f"{where}/tool_name")
         names.add(tool.tool_name)
-        signatures.append(_signature(tool, where))
+        signatures.append(_signature(tool, (schemas or {}).get(tool.tool_name), where))
     return tuple(signatures)
 
 
-def _signature(tool: ToolDefinition, where: str) -> Signature:
+def _signature(tool: ToolDefinition, schema: Mapping[str, Any] | None, where: str) -> Signature:
     description, parameters, builtin = tool.description or "", tool.parameters or {}, False
     if tool.tool_name in _BUILTIN:
         own_description, own_parameters = _BUILTIN[tool.tool_name]
         description, parameters = description or own_description, parameters or own_parameters
         builtin = parameters.keys() == own_parameters.keys()
+    types = {} if schema is None else SchemaTypes(schema).properties()
     return Signature(
         tool.tool_name,
         description,
-        tuple(_parameter(name, p, f"{where}/parameters/{_pointer(name)}") for name, p in parameters.items()),
+        tuple(
+            _parameter(name, p, types.get(name), f"{where}/parameters/{_pointer(name)}")
+            for name, p in parameters.items()
+        ),
         builtin,
         where,
+        schema,
     )
 
 
-def _parameter(name: str, definition: ToolParamDefinition, where: str) -> Parameter:
+def _parameter(name: str, definition: ToolParamDefinition, known: ParameterType | None, where: str) -> Parameter:
     _check_name(name, "a parameter name", where)
-    kind = read_type(definition.param_type, where)
+    kind = known or read_type(definition.param_type, where)
     schema = kind.json_schema()
     if definition.description:
         schema["description"] = definition.description

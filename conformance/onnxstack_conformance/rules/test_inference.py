@@ -147,7 +147,8 @@ def test_max_tokens_bounds_the_answer(stack: Stack, operation: str) -> None:
     few = steady(stack, operation, ask(stack, operation, LONG, 3))
     many = stack.call(operation, body=ask(stack, operation, LONG, 24))
     short, long = said(few)[0].strip(), said(many)[0].strip()
-    few.must(len(short.split()) <= 12, f"3 tokens at most were asked for, and {len(short.split())} words came: {short!r}")
+    words = len(short.split())
+    few.must(words <= 12, f"3 tokens at most were asked for, and {words} words came: {short!r}")
     few.must(
         long.startswith(short.rstrip("\ufffd")), f"3 tokens give {short!r}, no beginning of {long!r}, which 24 give"
     )

@@ -336,7 +336,9 @@ def test_connections_are_used_again(connect: Connect, stand_in: StandIn) -> None
     stand_in.script(counted)
     upstream, context = connect(), CallContext("c")
     for _ in range(3):
-        upstream.result(context, upstream.start(context, lambda: upstream.fetch("/x", b"{}", upstream.key(context))))
+        upstream.result(
+            context, upstream.start(context, lambda: upstream.fetch(context, "/x", b"{}", upstream.key(context)))
+        )
     assert len(set(ports)) == 1
 
 

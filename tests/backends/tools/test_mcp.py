@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,10 +14,11 @@ from backends.context import CallContext
 from backends.errors import BadRequest, Cancelled, Forbidden
 from backends.net import Outbound
 from backends.ports import JsonObject, Resource, ToolResult
-from backends.tools.mcp import SCHEMA, McpToolRuntime
+from backends.tools.mcp import McpToolRuntime
+from backends.tools.schemas import SCHEMA
 from generated.models import URL
-from tests.server.processes import until
-from tests.servers import ROOT, free_port
+from tests.backends.tools.mcp_process import mcp_server
+from tests.servers import free_port
 
 CONTEXT = CallContext(request_id="test")
 
@@ -28,17 +26,8 @@ CONTEXT = CallContext(request_id="test")
 @pytest.fixture(scope="module", params=["streamable-http", "sse"])
 def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URI of a running server."""
-    port = free_port()
-    script = Path(__file__).with_name("mcp_server.py")
-    process = subprocess.Popen(
-        [sys.executable, str(script), request.param, str(port)], cwd=ROOT, stderr=subprocess.DEVNULL
-    )
-    try:
-        until(lambda: socket.create_connection(("127.0.0.1", port), 1).close() is None, "MCP server")
-        yield f"http://127.0.0.1:{port}/{'mcp' if request.param == 'streamable-http' else 'sse'}"
-    finally:
-        process.kill()
-        process.wait()
+    with mcp_server(request.param) as uri:
+        yield uri
 
 
 def runtime(endpoint: str, timeout_s: float = 20.0) -> McpToolRuntime:
@@ -53,7 +42,7 @@ def call(endpoint: str, name: str, arguments: JsonObject, **options: float) -> T
 
 def test_the_tools_of_a_server_are_listed_with_their_parameters(endpoint: str) -> None:
     tools = {tool.name: tool for tool in runtime(endpoint).list_tools(CONTEXT, "mcp::x", URL(uri=endpoint))}
-    assert set(tools) == {"add", "fail", "hang"}
+    assert set(tools) == {"add", "fail", "hang", "mark"}
     first, second = tools["add"].parameters or []
     assert (first.name, first.parameter_type, first.required) == ("a", "integer", True)
     assert (second.name, second.required, second.default) == ("b", False, 1)
@@ -103,3 +92,8 @@ def test_a_server_that_is_not_there_or_is_none_is_named_with_the_reason() -> Non
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
         mute = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
         assert "did not answer in time" in str(call(mute, "add", {"a": 1}, timeout_s=1.0).error_message)
+
+
+def test_a_tool_that_no_model_can_be_told_of_is_named_with_the_reason() -> None:
+    with mcp_server("streamable-http", "add", "vast") as uri, pytest.raises(BadRequest, match=r"tool 'vast' has more"):
+        runtime(uri).list_tools(CONTEXT, "g", URL(uri=uri))
