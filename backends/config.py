@@ -116,6 +116,9 @@ class VectorSettings(Section):
 
     index_rows: int = Field(5000, ge=256, description="Rows from which a table gets an approximate index.")
     maintenance_s: float = Field(5.0, gt=0, description="Seconds between looks for tables to index or compact.")
+    index_cache_mb: int = Field(
+        2048, ge=16, description="Megabytes of indexes that each process keeps in memory, least recently used given up."
+    )
 
 
 class DocumentSettings(Section):
