@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from backends.onnx.adapter import Adapter
 from backends.onnx.executor import Ids, Logits
 from backends.onnx.prefix_cache import BLOCK
 
@@ -24,6 +25,10 @@ class MemoryExecutor:
         self._kept: dict[int, list[int]] = {}
         self._next_logits = next_logits
         self._tokens: list[list[int] | None] = [None] * slots
+
+    def begin(self, slot: int, adapter: Adapter | None) -> None:
+        if adapter is not None:
+            raise LookupError("a model in Python has no adapters")
 
     def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
         tokens = self._append(slot, ids.tolist(), past)

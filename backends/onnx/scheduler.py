@@ -24,6 +24,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ import structlog
 
 from backends.errors import BadRequest, Cancelled, DeadlineExceeded, Overloaded, StackError, Unavailable
 from backends.inference import Finish, GenerationEvent, StopReason
+from backends.onnx.adapter import Adapter
 from backends.onnx.admission import WaitingSequences
 from backends.onnx.executor import Executor, Logits
 from backends.onnx.grammar import Constraint
@@ -104,6 +106,8 @@ class Scheduler:
         self._inbox: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
         self._admission = threading.Lock()
         self._admitted = 0
+        self._of_adapters: Counter[Adapter] = Counter()
+        """Admitted sequences with each adapter."""
         self._closing = False
         self._waiting = WaitingSequences()
         self._prefixes = PrefixCache(executor.blocks)
@@ -135,6 +139,8 @@ class Scheduler:
                 slots, waiting = self._executor.slots, self._queue_length
                 raise Overloaded(f"{slots} requests are running and {waiting} are waiting; try again later")
             self._admitted += 1
+            if sequence.adapter is not None:
+                self._of_adapters[sequence.adapter] += 1
             sequence.wake = self._wake
             self._inbox.put(sequence)
         return SequenceEvents(sequence)
@@ -153,6 +159,12 @@ class Scheduler:
             cancelled=self._cancelled,
             failed=self._failed,
         )
+
+    def of_adapter(self, adapter: Adapter) -> tuple[int, int]:
+        """How many sequences with this adapter run, and how many wait."""
+        running = [*self._running, *([self._prefilling] if self._prefilling else [])]
+        count = sum(sequence.adapter is adapter for sequence in running)
+        return count, max(0, self._of_adapters[adapter] - count)
 
     @property
     def prefix_tokens(self) -> int:
@@ -280,6 +292,7 @@ class Scheduler:
         self._prefilling = sequence
         self._prefill_slot = len(self._running)
         self._used_slots = max(self._used_slots, self._prefill_slot + 1)
+        self._executor.begin(self._prefill_slot, sequence.adapter)
         for block in self._prefixes.match(sequence.prefix):
             self._executor.load(block, self._prefill_slot, sequence.cached)
             sequence.cached += BLOCK
@@ -462,6 +475,10 @@ class Scheduler:
         self._waiting.leave(sequence.caller)
         with self._admission:
             self._admitted -= 1
+            if sequence.adapter is not None:
+                self._of_adapters[sequence.adapter] -= 1
+                if not self._of_adapters[sequence.adapter]:
+                    del self._of_adapters[sequence.adapter]
         self._outbox.append((sequence, event))
 
     def _tell(self) -> None:
