@@ -18,6 +18,8 @@ class MemoryExecutor:
     """Keeps the tokens of each slot and gives `next_logits` of them. Any call that would read or write KV which a real
     executor does not have raises LookupError."""
 
+    token_bytes = 8
+
     def __init__(self, next_logits: NextLogits, *, slots: int, length: int, blocks: int = 0) -> None:
         self.slots = slots
         self.length = length

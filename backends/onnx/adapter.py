@@ -122,9 +122,11 @@ def read_adapter(directory: Path) -> Adapter:
     """The adapter in a model directory. Raises CorruptModel."""
     try:
         with np.load(directory / ADAPTER_FILE, allow_pickle=False) as arrays:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in arrays.zip.infolist()):
+                raise CorruptModel(ADAPTER_FILE, "holds compressed arrays, which may be of any size")
             names = [name.removesuffix(".a") for name in arrays.files if name.endswith(".a")]
             factors = {name: (arrays[f"{name}.a"], arrays[f"{name}.b"]) for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, AttributeError, zipfile.BadZipFile) as error:
         raise CorruptModel(ADAPTER_FILE, "cannot be read as arrays") from error
     for a, b in factors.values():
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != len(b) or (a.dtype, b.dtype) != (np.float32, np.float32):

@@ -30,12 +30,14 @@ class Executor(Protocol):
     """What the scheduler needs of a model. One thread calls it.
 
     slots: sequences it can hold. length: tokens per slot. blocks: how many blocks of `prefix_cache.BLOCK` tokens it
-    can keep beside the slots. Returned logits are the caller's to overwrite and last until the next call.
+    can keep beside the slots. token_bytes: of KV of one token. Returned logits are the caller's to overwrite and last
+    until the next call.
     """
 
     slots: int
     length: int
     blocks: int
+    token_bytes: int
 
     def begin(self, slot: int, adapter: Adapter | None) -> None:
         """What follows in the slot is of a sequence that runs with this adapter; None is the model itself."""
@@ -102,6 +104,7 @@ class OnnxExecutor:
         self.slots = cache.layout.slots
         self.length = cache.layout.length
         self.blocks = cache.blocks
+        self.token_bytes = cache.layout.token_bytes
         self._shared = session if isinstance(session, SharedSession) else SharedSession(session)
         self._sizes: Sizes = sizes or {}
         self._cache = cache

@@ -139,7 +139,11 @@ class OnnxTextGenerator:
     def _engine(self, model: str) -> Iterator[Engine]:
         """The model, held."""
         use = self._residency.use(
-            model, lambda: self._size(model), lambda: self._load(model), on=lambda: self._models.base(model)
+            model,
+            lambda: self._size(model),
+            lambda: self._load(model),
+            on=lambda: self._models.base(model),
+            whole=lambda: self._whole_size(model),
         )
         with use as engine:
             if not isinstance(engine, Engine):
@@ -221,6 +225,10 @@ class OnnxTextGenerator:
     def _size(self, model: str) -> int:
         self._config(model)  # an unknown or a wrong model must not cost another its place
         return self._models.size(model)
+
+    def _whole_size(self, model: str) -> int:
+        base = self._models.base(model)
+        return self._size(model) + (0 if base is None else self._size(base))
 
     def _config(self, model: str) -> tuple[Path, DecoderConfig]:
         directory = self._models.path(model)

@@ -58,9 +58,11 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerStats:
-    """What is there now (`running`, with the sequence in prefill, and `waiting`) and counters since the start.
+    """What is there now (`running`, with the sequence in prefill, `waiting`, `kv_bytes`) and counters since the start.
 
-    prompt_tokens: computed; reused_tokens: of prompts, taken from the prefix cache instead.
+    prompt_tokens: computed; reused_tokens: of prompts, taken from the prefix cache instead. prefix_hits: prompts of
+    which a part was. decode_runs, decoded: runs that gave each running sequence a token, and the tokens that they gave;
+    their ratio is the batch size. kv_bytes, kv_limit_bytes: of KV cache, slots and kept prefixes: in use, and at most.
     """
 
     running: int = 0
@@ -72,6 +74,11 @@ class SchedulerStats:
     finished: int = 0
     cancelled: int = 0
     failed: int = 0
+    prefix_hits: int = 0
+    decode_runs: int = 0
+    decoded: int = 0
+    kv_bytes: int = 0
+    kv_limit_bytes: int = 0
 
 
 class Scheduler:
@@ -121,6 +128,7 @@ class Scheduler:
         """Slots 0 .. used - 1 hold memory that has not been given back."""
         self._steps = self._prompt_tokens = self._reused_tokens = self._generated_tokens = 0
         self._finished = self._cancelled = self._failed = 0
+        self._prefix_hits = self._decode_runs = self._decoded = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -147,7 +155,9 @@ class Scheduler:
 
     def stats(self) -> SchedulerStats:
         """A snapshot; its members may be a step apart."""
-        running = len(self._running) + (self._prefilling is not None)
+        sequences, executor = self._in_slots(), self._executor
+        running = len(sequences)
+        tokens = sum(sequence.cached for sequence in sequences) + self.prefix_tokens
         return SchedulerStats(
             running=running,
             waiting=max(0, self._admitted - running),
@@ -158,13 +168,21 @@ class Scheduler:
             finished=self._finished,
             cancelled=self._cancelled,
             failed=self._failed,
+            prefix_hits=self._prefix_hits,
+            decode_runs=self._decode_runs,
+            decoded=self._decoded,
+            kv_bytes=tokens * executor.token_bytes,
+            kv_limit_bytes=(executor.slots * executor.length + executor.blocks * BLOCK) * executor.token_bytes,
         )
 
     def of_adapter(self, adapter: Adapter) -> tuple[int, int]:
         """How many sequences with this adapter run, and how many wait."""
-        running = [*self._running, *([self._prefilling] if self._prefilling else [])]
-        count = sum(sequence.adapter is adapter for sequence in running)
+        count = sum(sequence.adapter is adapter for sequence in self._in_slots())
         return count, max(0, self._of_adapters[adapter] - count)
+
+    def _in_slots(self) -> list[Sequence]:
+        prefilling = self._prefilling
+        return [*self._running, *([] if prefilling is None else [prefilling])]
 
     @property
     def prefix_tokens(self) -> int:
@@ -298,6 +316,7 @@ class Scheduler:
             sequence.cached += BLOCK
         sequence.reused = sequence.cached
         self._reused_tokens += sequence.reused
+        self._prefix_hits += sequence.reused > 0
         return True
 
     def _keep_prefix(self, sequence: Sequence) -> None:
@@ -374,6 +393,8 @@ class Scheduler:
             while running:
                 self._fault(running.pop(), error)
             return
+        self._decode_runs += 1
+        self._decoded += len(running)
         choices = [self._choose(sequence, row) for sequence, row in zip(running, logits, strict=True)]
         ended = []
         for slot, (sequence, choice) in enumerate(zip(running, choices, strict=True)):
@@ -489,7 +510,7 @@ class Scheduler:
         self._outbox.clear()
 
     def _fail_slots(self, error: StackError) -> None:
-        victims = [*self._running, *([self._prefilling] if self._prefilling else [])]
+        victims = self._in_slots()
         self._running.clear()
         self._prefilling = None
         for sequence in victims:

@@ -12,7 +12,7 @@ import pytest
 
 from backends.config import EngineSettings
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, CorruptModel, StackError, Unsupported
+from backends.errors import BadRequest, Conflict, CorruptModel, StackError, Unavailable, Unsupported
 from backends.generation import collect
 from backends.inference import GenerateRequest, Sampling, TextPrompt
 from backends.models.store import ModelStore
@@ -161,6 +161,21 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         read_adapter(tmp_path)
 
 
+def test_arrays_that_are_larger_than_their_file_are_refused(tmp_path: Path) -> None:
+    """Fault 9."""
+    file = tmp_path / ADAPTER_FILE
+    arrays: dict[str, Any] = {"0.o.a": np.zeros((1 << 20, 8), np.float32), "0.o.b": np.zeros((8, 64), np.float32)}
+    np.savez_compressed(file, **arrays)
+    with pytest.raises(CorruptModel, match="compressed"):
+        read_adapter(tmp_path)
+    np.savez(file, **{"0.o.a": np.zeros((64, 8), np.float32), "0.o.b": np.zeros((8, 64), np.float32)})
+    claimed = file.read_bytes().replace(b"(64, 8), }          ", b"(99999999999, 999), }")
+    assert claimed != file.read_bytes()
+    file.write_bytes(claimed)
+    with pytest.raises(CorruptModel, match="cannot be read"):
+        read_adapter(tmp_path)
+
+
 def test_without_an_adapter_in_the_batch_the_plain_graph_runs(tmp_path: Path) -> None:
     directory, adapter, _ = built(tmp_path, "llama", "int8", 8)
     weights = shared_session(directory)
@@ -259,6 +274,18 @@ def test_an_adapter_takes_no_copy_of_its_base_on_disk_or_in_the_budget(
         threading.Event().wait(0.01)
     assert residency.unload("tiny")
     assert residency.loaded() == {}, "an adapter stayed without its base"
+
+
+def test_a_budget_for_the_base_alone_is_said_to_be_too_small_for_its_adapter(
+    folders: Path, store: ModelStore, context: CallContext, generators: Callable[..., OnnxTextGenerator]
+) -> None:
+    store.pull(str(folders / "one"))
+    generator = generators(store, residency=Residency(budget_bytes=store.size("tiny") + 1))
+    for _ in range(2):  # whether the base is loaded or not
+        with pytest.raises(Unavailable, match=r"one with its base tiny takes .* engine\.memory_mb is") as refused:
+            generator.generate(context, ask("one"))
+        assert refused.value.retry_after_s is None
+        assert collect(generator.generate(context, ask("tiny"))).completion_tokens
 
 
 def test_a_base_is_not_removed_or_replaced_under_its_adapters(
