@@ -66,6 +66,7 @@ class EngineSettings(Section):
         description="What both ends of a `tcp://` address must know; it encrypts as well. Better given as `${env.X}`.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; `cuda` refuses to fall back.")
+    device_id: int = Field(0, ge=0, description="Which GPU, for `cuda`: one provider, and so one engine, for each.")
     threads: int = Field(0, ge=0, description="Threads of one ONNX Runtime session; 0 takes the number of cores.")
     slots: int = Field(16, ge=1, description="Sequences decoded together, per model.")
     max_context: int = Field(8192, ge=64, description="Tokens of KV cache per slot; the model's own limit if smaller.")

@@ -32,12 +32,12 @@ class MemoryExecutor:
         if adapter is not None:
             raise LookupError("a model in Python has no adapters")
 
-    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
+    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int, top: bool = False) -> Logits:
         tokens = self._append(slot, ids.tolist(), past)
         ends = range(len(tokens) - rows + 1, len(tokens) + 1)
         return np.array([self._next_logits(tokens[:end]) for end in ends], np.float32)
 
-    def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
+    def decode(self, first: int, ids: Ids, past: Ids, *, top: bool = False) -> Logits:
         rows = [self._append(first + i, [int(ids[i])], int(past[i])) for i in range(len(ids))]
         return np.stack([self._next_logits(tokens) for tokens in rows])
 

@@ -14,6 +14,7 @@ from backends.onnx.adapter import Adapter
 from backends.onnx.adapter_batch import AdapterBatch, AdapterFactors, Mask, Sizes
 from backends.onnx.kv_cache import KvCache
 from backends.onnx.shared_session import SharedSession
+from backends.onnx.top_k import TOKENS, VALUES, TopRows
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding
@@ -42,12 +43,13 @@ class Executor(Protocol):
     def begin(self, slot: int, adapter: Adapter | None) -> None:
         """What follows in the slot is of a sequence that runs with this adapter; None is the model itself."""
 
-    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
+    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int, top: bool = False) -> Logits:
         """Append `ids`, int64 [n], to the `past` tokens of the slot; float32 [rows, vocab] after each of the last
-        `rows` ids, 0 <= rows <= n."""
+        `rows` ids, 0 <= rows <= n. top: the `sampling.TOP` largest of each row suffice; others may be -inf."""
 
-    def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
-        """Append one token each to the slots from `first` on: `ids` and `past` int64 [n]; float32 [n, vocab]."""
+    def decode(self, first: int, ids: Ids, past: Ids, *, top: bool = False) -> Logits:
+        """Append one token each to the slots from `first` on: `ids` and `past` int64 [n]; float32 [n, vocab]. top: as
+        for `prefill`."""
 
     def move(self, source: int, target: int, length: int) -> None:
         """Make the slot `target` hold the first `length` tokens of `source`."""
@@ -75,6 +77,7 @@ class _DecodeRun:
     logits: Logits
     batch: AdapterBatch | None
     masks: Mapping[str, Mask] = field(default_factory=dict)
+    known: TopRows | None = None
 
 
 @dataclass(slots=True)
@@ -82,6 +85,7 @@ class _PrefillBinding:
     session: InferenceSession
     binding: IOBinding
     masks: Mapping[str, Mask]
+    known: TopRows | None = None
 
 
 class OnnxExecutor:
@@ -98,9 +102,16 @@ class OnnxExecutor:
     """
 
     def __init__(
-        self, session: InferenceSession | SharedSession, cache: KvCache, vocab: int, sizes: Sizes | None = None
+        self,
+        session: InferenceSession | SharedSession,
+        cache: KvCache,
+        vocab: int,
+        sizes: Sizes | None = None,
+        *,
+        top: bool = False,
     ) -> None:
-        """sizes: of the matrices that adapters can change."""
+        """sizes: of the matrices that adapters can change. top: whether `add_top_k` has changed the graph; logits then
+        stay on the device where the largest suffice."""
         self.slots = cache.layout.slots
         self.length = cache.layout.length
         self.blocks = cache.blocks
@@ -109,26 +120,27 @@ class OnnxExecutor:
         self._sizes: Sizes = sizes or {}
         self._cache = cache
         self._vocab = vocab
+        self._top = top
         self._adapters: list[Adapter | None] = [None] * self.slots
         """By slot."""
         self._factors: dict[Adapter, AdapterFactors] = {}
         self._batches: OrderedDict[tuple[Adapter, ...], AdapterBatch] = OrderedDict()
-        self._decode_runs: OrderedDict[tuple[int, int, AdapterBatch | None], _DecodeRun] = OrderedDict()
+        self._decode_runs: OrderedDict[tuple[int, int, AdapterBatch | None, bool], _DecodeRun] = OrderedDict()
         self._decode_logits = np.empty((self.slots, vocab), np.float32)
-        self._prefill_bindings: OrderedDict[tuple[int, Adapter | None], _PrefillBinding] = OrderedDict()
+        self._prefill_bindings: OrderedDict[tuple[int, Adapter | None, bool], _PrefillBinding] = OrderedDict()
         self._prefill_logits = np.empty((1, vocab), np.float32)
         self._shared.join(self)
 
     def begin(self, slot: int, adapter: Adapter | None) -> None:
         self._adapters[slot] = adapter
 
-    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
+    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int, top: bool = False) -> Logits:
         with self._shared.lock:
-            return self._prefill(slot, ids, past, rows)
+            return self._prefill(slot, ids, past, rows, top and self._top)
 
-    def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
+    def decode(self, first: int, ids: Ids, past: Ids, *, top: bool = False) -> Logits:
         with self._shared.lock:
-            return self._decode(first, ids, past)
+            return self._decode(first, ids, past, top and self._top)
 
     def forget(self) -> None:
         """Drop what is bound to a session that another replaces, or to an adapter that has gone."""
@@ -137,8 +149,8 @@ class OnnxExecutor:
         self._batches.clear()
         self._factors.clear()
 
-    def _prefill(self, slot: int, ids: Ids, past: int, rows: int) -> Logits:
-        key = (slot, self._adapters[slot])
+    def _prefill(self, slot: int, ids: Ids, past: int, rows: int, top: bool) -> Logits:
+        key = (slot, self._adapters[slot], top)
         bound = self._prefill_bindings.get(key)
         if bound is None:
             bound = _keep(self._prefill_bindings, key, self._bind_prefill(slot), BINDINGS)
@@ -146,7 +158,7 @@ class OnnxExecutor:
             self._prefill_logits = np.empty((rows, self._vocab), np.float32)
         count, computed = len(ids), max(1, rows)
         logits = self._prefill_logits[:computed]
-        self._bind_output(bound.binding, logits)
+        bound.known = self._bind_output(bound.binding, logits, top)
         # One row is computed even when none is wanted: 0.6 ms against the 50 of a chunk, and no graph has to take
         # zero rows.
         inputs = {
@@ -158,12 +170,12 @@ class OnnxExecutor:
         for name, array in inputs.items():
             bound.binding.bind_cpu_input(name, array)
         bound.session.run_with_iobinding(bound.binding)
-        return logits[:rows]
+        return (logits if bound.known is None else bound.known.logits())[:rows]
 
-    def _decode(self, first: int, ids: Ids, past: Ids) -> Logits:
+    def _decode(self, first: int, ids: Ids, past: Ids, top: bool) -> Logits:
         begun = 0
         for end, batch in self._runs(self._adapters[first : first + len(ids)]):
-            self._decode_rows(first + begun, ids[begun:end], past[begun:end], batch)
+            self._decode_rows(first + begun, ids[begun:end], past[begun:end], batch, top)
             begun = end
         return self._decode_logits[first : first + len(ids)]
 
@@ -196,11 +208,12 @@ class OnnxExecutor:
         batch = AdapterBatch(key, [self._factors[adapter] for adapter in key], room, self._sizes)
         return _keep(self._batches, key, batch, BATCHES)
 
-    def _decode_rows(self, first: int, ids: Ids, past: Ids, batch: AdapterBatch | None) -> None:
+    def _decode_rows(self, first: int, ids: Ids, past: Ids, batch: AdapterBatch | None, top: bool) -> None:
         count = len(ids)
-        run = self._decode_runs.get((first, count, batch))
+        key = first, count, batch, top
+        run = self._decode_runs.get(key)
         if run is None:
-            run = _keep(self._decode_runs, (first, count, batch), self._decode_run(first, count, batch), BINDINGS)
+            run = _keep(self._decode_runs, key, self._decode_run(*key), BINDINGS)
         run.ids[:, 0] = ids
         run.seqlens[:] = past
         run.total[...] = past.max() + 1
@@ -210,6 +223,8 @@ class OnnxExecutor:
         if self._cache.device != "cpu":
             self._bind_inputs(run)  # inputs were copied to the device when they were bound
         run.session.run_with_iobinding(run.binding)
+        if run.known is not None:
+            run.logits[:] = run.known.logits()
 
     def move(self, source: int, target: int, length: int) -> None:
         self._cache.copy(source, target, length)
@@ -224,7 +239,7 @@ class OnnxExecutor:
     def load(self, block: int, slot: int, position: int) -> None:
         self._cache.load(block, slot, position)
 
-    def _decode_run(self, first: int, count: int, batch: AdapterBatch | None) -> _DecodeRun:
+    def _decode_run(self, first: int, count: int, batch: AdapterBatch | None, top: bool) -> _DecodeRun:
         session, binding = self._bind(first, count, batch)
         run = _DecodeRun(
             session=session,
@@ -238,7 +253,7 @@ class OnnxExecutor:
             masks={} if batch is None else batch.masks([None] * count),
         )
         self._bind_inputs(run)
-        self._bind_output(run.binding, run.logits)
+        run.known = self._bind_output(run.binding, run.logits, top)
         return run
 
     def _bind_prefill(self, slot: int) -> _PrefillBinding:
@@ -255,12 +270,13 @@ class OnnxExecutor:
         session = self._shared.session if batch is None else self._shared.wide
         assert session is not None  # noqa: S101
         binding, layout = session.io_binding(), self._cache.layout
-        shape, dtype, device = layout.shape(count), layout.dtype.type, self._cache.device
+        shape, dtype = layout.shape(count), layout.dtype.type
+        place = self._cache.device, self._cache.device_id
         for part in range(layout.parts):
             name = f"{part // 2}.{'kv'[part % 2]}"
             address = self._cache.pointer(part, first)
-            binding.bind_input(f"past.{name}", device, 0, dtype, shape, address)
-            binding.bind_output(f"present.{name}", device, 0, dtype, shape, address)
+            binding.bind_input(f"past.{name}", *place, dtype, shape, address)
+            binding.bind_output(f"present.{name}", *place, dtype, shape, address)
         if batch is not None:
             for name, value in batch.values.items():
                 binding.bind_ortvalue_input(name, value)
@@ -277,8 +293,17 @@ class OnnxExecutor:
         for name, array in arrays.items():
             _bind_host(run.binding, name, array)
 
-    def _bind_output(self, binding: IOBinding, logits: Logits) -> None:
-        binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+    def _bind_output(self, binding: IOBinding, logits: Logits, top: bool) -> TopRows | None:
+        """Where the logits go: to the array, or the largest of them to the rows that are returned, which must last as
+        long as the binding, and the others nowhere."""
+        if not top:
+            binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+            return None
+        known = TopRows(*logits.shape)
+        binding.bind_output("logits", self._cache.device, self._cache.device_id)
+        for name, array in ((VALUES, known.values), (TOKENS, known.tokens)):
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        return known
 
 
 def _bind_host(binding: IOBinding, name: str, array: NDArray[Any]) -> None:

@@ -35,6 +35,7 @@ from backends.onnx.sequence import SequenceEvents
 from backends.onnx.session import DeviceChoice, choose_device, open_session, runtime_distribution
 from backends.onnx.shared_session import SharedSession
 from backends.onnx.tokenizer import TextTokenizer
+from backends.onnx.top_k import add_top_k
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -158,17 +159,28 @@ class OnnxTextGenerator:
         directory, config = self._config(model)
         file, float16 = directory / MODEL_FILE, config.kv_dtype == "float16"
         device, threads = self._settings.device, self._settings.threads
-        session, choice = open_session(file, device, threads, float16_kv=float16)
+        choice = choose_device(device, runtime_distribution(), float16_kv=float16)
         scales: Scales | None = None
 
         def opened(graph: Any = None, folder: Path | None = None, packed: Path | None = None) -> InferenceSession:
-            if graph is None and scales is not None:
+            nonlocal choice
+            if graph is None and (scales is not None or choice.device != "cpu"):
                 graph = load_graph(file)
-                quantise_kv(graph, scales)
+                if scales is not None:
+                    quantise_kv(graph, scales)
+                if choice.device != "cpu":
+                    add_top_k(graph)
             where = file if folder is None else folder / file.name
             data = None if graph is None else graph.SerializeToString()
-            return open_session(where, device, threads, float16_kv=float16, graph=data, packed=packed)[0]
+            number = self._settings.device_id
+            options: dict[str, Any] = {"graph": data, "packed": packed, "device_id": number}
+            session, choice = open_session(where, device, threads, float16_kv=float16, **options)
+            return session
 
+        wanted = choice.device
+        session = opened()
+        if choice.device != wanted:  # fell back to the CPU, where the graph needs no more outputs
+            session = opened()
         if self._settings.kv_bits and choice.device == "cpu":
             scales = measure_scales(session, config, TextTokenizer(directory / TOKENIZER_FILE).encode_text(TEXT))
             del session  # before the other takes its memory
@@ -201,9 +213,11 @@ class OnnxTextGenerator:
         length = -(-context_length // LENGTH_STEP) * LENGTH_STEP
         layout = KvLayout(config.layers, settings.slots, config.kv_heads, length, config.head_dim, dtype)
         layout = replace(layout, blocks=settings.prefix_cache_mb * 1_000_000 // (BLOCK * layout.token_bytes))
-        kv_cache = HostKvCache(layout) if choice.device == "cpu" else DeviceKvCache(layout, choice.device)
+        kv_cache = (
+            HostKvCache(layout) if choice.device == "cpu" else DeviceKvCache(layout, choice.device, settings.device_id)
+        )
         scheduler = Scheduler(
-            OnnxExecutor(weights, kv_cache, config.vocab, matrices(directory / MODEL_FILE)),
+            OnnxExecutor(weights, kv_cache, config.vocab, matrices(directory / MODEL_FILE), top=choice.device != "cpu"),
             queue_length=settings.queue,
             prefill_chunk=settings.prefill_chunk,
             prefill_budget=GapBudget(settings.prefill_gap_ms / 1000),

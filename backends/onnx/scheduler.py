@@ -269,7 +269,9 @@ class Scheduler:
             last = end == len(sequence.prompt)
             started = self._clock()
             try:
-                logits = self._executor.prefill(self._prefill_slot, chunk, sequence.cached, rows=int(last))
+                logits = self._executor.prefill(
+                    self._prefill_slot, chunk, sequence.cached, rows=int(last), top=sequence.by_top
+                )
             except Exception as error:
                 self._fault(sequence, error)
                 self._prefilling = None
@@ -376,7 +378,7 @@ class Scheduler:
         """Append the newest token and `tokens`; logits after the last `rows`, None if the sequence failed."""
         ids = np.array([sequence.last, *tokens], np.int64)
         try:
-            return self._executor.prefill(slot, ids, sequence.cached, rows=rows)
+            return self._executor.prefill(slot, ids, sequence.cached, rows=rows, top=sequence.by_top)
         except Exception as error:
             self._fault(sequence, error)
             return None
@@ -388,7 +390,7 @@ class Scheduler:
         ids = np.fromiter((s.last for s in running), np.int64, len(running))
         past = np.fromiter((s.cached for s in running), np.int64, len(running))
         try:
-            logits = self._executor.decode(0, ids, past)
+            logits = self._executor.decode(0, ids, past, top=all(sequence.by_top for sequence in running))
         except Exception as error:
             while running:
                 self._fault(running.pop(), error)

@@ -73,6 +73,11 @@ class Sequence:
     """Tokens of the prompt whose KV was there already."""
     completion_tokens: int = 0
 
+    @property
+    def by_top(self) -> bool:
+        """Whether the `sampling.TOP` largest logits suffice for its next token."""
+        return self.constraint is None and not self.logprobs and self.sampler.by_top
+
     def cancel(self) -> None:
         """End the sequence within one step. Safe in a destructor: takes no lock."""
         if not self.ended:

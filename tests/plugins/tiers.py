@@ -1,7 +1,7 @@
 """Test tiers: a marked test runs only when its option asks for it.
 
 `slow` (browser, training, soak, load) runs with `--slow`, as in `make test-all`; `export` and `training` need torch,
-`ray` needs Ray: they run with options of their names, as in the tox envs of those names.
+`ray` needs Ray, `gpu` ONNX Runtime for GPUs: they run with options of their names, as in the tox envs of those names.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import pytest
 TIERS = {
     "slow": "too long or too demanding for every run; `--slow` runs it",
     "export": "needs torch and transformers; `--export` runs it",
+    "gpu": "needs onnxruntime-gpu; `--gpu` runs it",
     "ray": "needs ray; `--ray` runs it",
     "training": "needs torch, transformers and peft; `--training` runs it",
 }
