@@ -23,7 +23,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
-BATCHES, BINDINGS = 8, 64
+BATCHES, BINDINGS = 16, 64
 """Sets of adapters whose factors are kept beside each other, and runs that are kept bound."""
 
 
@@ -84,6 +84,7 @@ class _DecodeRun:
 class _PrefillBinding:
     session: InferenceSession
     binding: IOBinding
+    batch: AdapterBatch | None
     masks: Mapping[str, Mask]
     known: TopRows | None = None
 
@@ -205,8 +206,18 @@ class OnnxExecutor:
         for adapter in key:
             if adapter not in self._factors:
                 self._factors[adapter] = AdapterFactors(adapter, sorted(room.names), self._sizes)
+        while len(self._batches) >= BATCHES:
+            self._unbind(self._batches.popitem(last=False)[1])
         batch = AdapterBatch(key, [self._factors[adapter] for adapter in key], room, self._sizes)
-        return _keep(self._batches, key, batch, BATCHES)
+        self._batches[key] = batch
+        return batch
+
+    def _unbind(self, batch: AdapterBatch) -> None:
+        """Let go of the factors that runs have bound."""
+        everything: tuple[OrderedDict[Any, Any], ...] = (self._decode_runs, self._prefill_bindings)
+        for kept in everything:
+            for key in [key for key, run in kept.items() if run.batch is batch]:
+                del kept[key]
 
     def _decode_rows(self, first: int, ids: Ids, past: Ids, batch: AdapterBatch | None, top: bool) -> None:
         count = len(ids)
@@ -263,7 +274,7 @@ class OnnxExecutor:
         masks = {} if batch is None else batch.masks([adapter])
         for name, mask in masks.items():
             _bind_host(binding, name, mask)
-        return _PrefillBinding(session, binding, masks)
+        return _PrefillBinding(session, binding, batch, masks)
 
     def _bind(self, first: int, count: int, batch: AdapterBatch | None) -> tuple[InferenceSession, IOBinding]:
         """A session, and a binding whose past and present are the slots `first .. first + count - 1`."""

@@ -176,6 +176,23 @@ def test_arrays_that_are_larger_than_their_file_are_refused(tmp_path: Path) -> N
         read_adapter(tmp_path)
 
 
+def test_factors_of_adapters_that_no_run_has_wanted_for_long_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backends.onnx.executor.BATCHES", 2)
+    directory, adapter, _ = built(tmp_path, "llama", "int8", 8)
+    weights = shared_session(directory)
+    run = executor(directory, weights)
+    adapters = [Adapter(adapter.factors) for _ in range(4)]
+    for each in adapters:
+        weights.add(each)
+    for _ in range(2):
+        assert_the_same_alone_and_together(run, [*adapters, None])
+    assert len(run._batches) == 2
+    bound = {id(each.batch) for kept in (run._decode_runs, run._prefill_bindings) for each in kept.values()}
+    assert bound <= {id(None), *map(id, run._batches.values())}
+
+
 def test_without_an_adapter_in_the_batch_the_plain_graph_runs(tmp_path: Path) -> None:
     directory, adapter, _ = built(tmp_path, "llama", "int8", 8)
     weights = shared_session(directory)
