@@ -1,6 +1,7 @@
 # make serve [PORT=8321] [DATA=~/.onnxstack]   a running server
 # make test [ARGS=...]                         lint, types, generated code, fast tests
 # make test-all                                everything, slow tests too
+# make conform URL=http://... [ARGS=...]       the conformance kit on any server
 # make check | make bench | make clean
 
 PORT ?= 8321
@@ -10,7 +11,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
   $(if $(shell $(p) -c 'import sys; print("ok" if sys.version_info >= (3, 11) else "")' 2>/dev/null),$(p))))
 TOX = .venv/bin/tox
 
-.PHONY: serve test test-all check bench clean
+.PHONY: serve test test-all check bench conform clean
 
 serve: .tox/serve/installed
 	@exec .tox/serve/bin/onnxstack serve --port $(PORT) --data-dir $(DATA)
@@ -24,6 +25,10 @@ test-all: $(TOX)
 
 check: $(TOX)
 	$(TOX) run -e lint,generated,types
+
+conform: $(TOX)
+	@test -n "$(URL)" || { echo "which server? make conform URL=http://localhost:8321" >&2; exit 4; }
+	@$(TOX) run -q -e conform -- $(URL) $(ARGS)
 
 bench: $(TOX)
 	$(TOX) run -e bench -- $(ARGS)

@@ -23,6 +23,8 @@ SOURCE = "openapi.yaml"
 OVERLAYS = ("codegen/overlay.yaml", "codegen/overlay.server.yaml")
 LOCK = "codegen/lock.json"
 FOLDER = "generated"
+# The conformance kit is installed alone, so it has a copy of its own.
+COPIES = {"conformance.json": "conformance/onnxstack_conformance/contract.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,12 @@ def write(root: Path, generation: Generation, *, accept: bool) -> list[str]:
     folder = root / FOLDER
     folder.mkdir(exist_ok=True)
     changed = []
-    for name, text in generation.files.items():
-        path = folder / name
+    for name, text in _placed(generation):
+        path = root / name
         if not path.exists() or path.read_bytes() != text.encode():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode())
-            changed.append(name)
+            changed.append(name.removeprefix(f"{FOLDER}/"))
     for path in _strangers(folder, generation):
         path.unlink()
         changed.append(path.name)
@@ -126,14 +129,22 @@ def write(root: Path, generation: Generation, *, accept: bool) -> list[str]:
 def drift(root: Path, generation: Generation) -> Iterator[str]:
     """The unified diff from what is in `generated/` to what belongs there; nothing when it is up to date."""
     folder = root / FOLDER
-    for name, text in generation.files.items():
-        path = folder / name
+    for name, text in _placed(generation):
+        path = root / name
         present = path.read_text(encoding="utf-8") if path.exists() else ""
         if present != text:
-            names = f"{FOLDER}/{name} (is)", f"{FOLDER}/{name} (should be)"
+            names = f"{name} (is)", f"{name} (should be)"
             yield from difflib.unified_diff(present.splitlines(), text.splitlines(), *names, n=2, lineterm="")
     for path in _strangers(folder, generation):
         yield f"{FOLDER}/{path.name}: nothing generates this file"
+
+
+def _placed(generation: Generation) -> Iterator[tuple[str, str]]:
+    """Where each file goes, from the root, and what it holds."""
+    for name, text in generation.files.items():
+        yield f"{FOLDER}/{name}", text
+        if name in COPIES:
+            yield COPIES[name], text
 
 
 def _strangers(folder: Path, generation: Generation) -> list[Path]:

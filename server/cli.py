@@ -6,6 +6,7 @@ line on standard error: exit code 2 for settings and input, 1 for everything tha
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -107,6 +108,15 @@ def codegen(context: typer.Context) -> None:
     if not (Path.cwd() / "codegen").is_dir():
         raise BadRequest("codegen works on a checkout: change to the directory that holds openapi.yaml and codegen/")
     command = [sys.executable, "-m", "codegen", *context.args]
+    sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the user's own words, no shell
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def conform(context: typer.Context) -> None:
+    """Run the conformance kit, where it is installed: `onnxstack conform URL [options]`."""
+    if importlib.util.find_spec("onnxstack_conformance") is None:
+        raise BadRequest("the conformance kit is a package of its own: pip install ./conformance, or make conform URL=...")
+    command = [sys.executable, "-m", "onnxstack_conformance", *context.args]
     sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the user's own words, no shell
 
 
