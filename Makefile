@@ -21,7 +21,7 @@ test: $(TOX)
 
 test-all: $(TOX)
 	$(TOX) run -e lint,generated,types,tests -- --slow $(ARGS)
-	$(TOX) run -e training,ray -- $(ARGS)
+	$(TOX) run -e export,training,ray,gpu -- $(ARGS)
 
 check: $(TOX)
 	$(TOX) run -e lint,generated,types

@@ -66,6 +66,7 @@ class EngineSettings(Section):
         description="What both ends of a `tcp://` address must know; it encrypts as well. Better given as `${env.X}`.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; `cuda` refuses to fall back.")
+    device_id: int = Field(0, ge=0, description="Which GPU, for `cuda`: one provider, and so one engine, for each.")
     threads: int = Field(0, ge=0, description="Threads of one ONNX Runtime session; 0 takes the number of cores.")
     slots: int = Field(16, ge=1, description="Sequences decoded together, per model.")
     max_context: int = Field(8192, ge=64, description="Tokens of KV cache per slot; the model's own limit if smaller.")
@@ -116,6 +117,9 @@ class VectorSettings(Section):
 
     index_rows: int = Field(5000, ge=256, description="Rows from which a table gets an approximate index.")
     maintenance_s: float = Field(5.0, gt=0, description="Seconds between looks for tables to index or compact.")
+    index_cache_mb: int = Field(
+        2048, ge=16, description="Megabytes of indexes that each process keeps in memory, least recently used given up."
+    )
 
 
 class DocumentSettings(Section):

@@ -201,9 +201,6 @@ class VectorIndex(Service, Protocol):
     def count(self, context: CallContext, table: str) -> int:
         """Number of chunks that are not expired. Raises NotFound."""
 
-    def tables(self) -> list[str]:
-        """Names of all tables, for collecting orphans at start."""
-
 
 class RowStore(Service, Protocol):
     """Keeps the rows of datasets in tables. `table`: the storage name that SQL gave the dataset.

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from pydantic import ValidationError
 
@@ -39,6 +39,9 @@ from backends.tools.settings import SearchSettings
 from backends.training.settings import TrainingSettings
 from generated.models import ModelType
 
+if TYPE_CHECKING:
+    from backends.onnx.scheduler import SchedulerStats
+
 APIS: tuple[ApiName, ...] = get_args(ApiName)
 
 
@@ -47,9 +50,9 @@ class Provider:
     """One provider and its ports: those that its API needs and its technology has.
 
     models: the names it knows of a model type, for messages; None where it takes any. device: where it computes and
-    why; None where that is no question. safety: its shields, given the models to judge with, which others have.
-    tools: its tools, given the retrieval that some of them run on. scoring: functions that others than the rules of
-    basic functions and judges run.
+    why; None where that is no question. stats: counters of its engine by model; None where it has no engine. safety:
+    its shields, given the models to judge with, which others have. tools: its tools, given the retrieval that some of
+    them run on. scoring: functions that others than the rules of basic functions and judges run.
     """
 
     api: ApiName
@@ -64,6 +67,7 @@ class Provider:
     rows: RowStore | None = None
     models: Callable[[ModelType], Sequence[str]] | None = None
     device: Callable[[], str] | None = None
+    stats: Callable[[], Mapping[str, SchedulerStats]] | None = None
     safety: Callable[[GuardModels], Safety] | None = None
     tools: Callable[[Retrieval], ToolRuntime] | None = None
     trainer: ModelTrainer | None = None
@@ -256,6 +260,7 @@ def _onnx_inference(settings: BackendSettings, entry: ProviderSettings) -> Provi
         classifier=parts.classifier,
         models=parts.models,
         device=parts.device,
+        stats=parts.generator.stats,
     )
 
 
@@ -271,15 +276,17 @@ def _remote_inference(engine: EngineSettings, entry: ProviderSettings) -> Provid
     )
 
     connection = EngineConnection(endpoint_of(engine))
+    generator = RemoteTextGenerator(connection)
     return Provider(
         entry.api,
         entry.provider_id,
         entry.provider_type,
-        generator=RemoteTextGenerator(connection),
+        generator=generator,
         embedder=RemoteEmbedder(connection),
         classifier=RemoteClassifier(connection),
         models=partial(remote_models, connection),
         device=partial(remote_device, connection),
+        stats=generator.stats,
     )
 
 

@@ -32,4 +32,7 @@ def check(config: ConfigOption = None, data_dir: DataOption = None) -> None:
     """Read the settings as `serve` would; exit code 2 with one line per problem."""
     settings = settings_of(config, data_dir=data_dir)
     settings.check_exposure()
+    from backends.providers import check_providers
+
+    check_providers(settings.backends)
     console.print(f"settings are valid: {settings.server.url}, data in {settings.home}")

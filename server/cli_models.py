@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from backends.models.progress import Progress as Report
     from backends.models.progress import Stage
     from backends.models.store import ModelStore
+    from server.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Models: list, pull, show, remove; loaded ones: ps, load, unload.")
 for verb in (cli_engines.ps, cli_engines.load, cli_engines.unload):
@@ -102,13 +103,29 @@ def show(
     limits = manifest.metadata
     decoder = read_model_config(model.path)
     if isinstance(decoder, DecoderConfig):
-        bits = settings_of(config, data_dir=data_dir).engine.kv_bits or (16 if decoder.kv_dtype == "float16" else 32)
-        each = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * bits // 8
-        whole = each * limits.context_length
-        errors.print(
-            f"{size_text(manifest.size)} of files; KV cache: {each:,} bytes per token of each "
-            f"sequence, {size_text(whole)} at the full {limits.context_length:,} tokens ({bits} bits a number)"
-        )
+        for providers, set_bits in _kv_bits(settings_of(config, data_dir=data_dir)):
+            bits = set_bits or (16 if decoder.kv_dtype == "float16" else 32)
+            each = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * bits // 8
+            whole = each * limits.context_length
+            errors.print(
+                f"{providers}{size_text(manifest.size)} of files; KV cache: {each:,} bytes per token of each "
+                f"sequence, {size_text(whole)} at the full {limits.context_length:,} tokens ({bits} bits a number)"
+            )
+
+
+def _kv_bits(settings: Settings) -> list[tuple[str, int]]:
+    """`engine.kv_bits` of the providers on ONNX Runtime, each value once, with their names where they differ."""
+    from backends.config import ENGINE_TYPE
+    from backends.providers import check_providers, engine_settings
+
+    check_providers(settings.backends)
+    names: dict[int, list[str]] = {}
+    for entry in settings.providers:
+        if entry.provider_type == ENGINE_TYPE:
+            names.setdefault(engine_settings(settings.backends, entry).kv_bits, []).append(entry.provider_id)
+    if len(names) < 2:
+        return [("", next(iter(names), settings.engine.kv_bits))]
+    return [(f"{', '.join(providers)}: ", bits) for bits, providers in names.items()]
 
 
 @app.command("rm")

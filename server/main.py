@@ -93,7 +93,8 @@ def build(settings: Settings) -> StackApplication:
         spans_dropped=SPANS_DROPPED.inc,
     )
     try:
-        pages = {**reference_documents(), **metrics_documents()}
+        engines = {each.provider_id: each.stats for each in backends.providers.list() if each.stats is not None}
+        pages = {**reference_documents(), **metrics_documents(engines)}
         http = create_app(backends, http_options(settings), extra_routes=pages, observer=RequestMetrics())
     except BaseException:
         backends.close()

@@ -1,25 +1,32 @@
 """Prometheus metrics, summed over all worker processes.
 
-Labels take their values from fixed sets: operation ids of the contract, HTTP methods, statuses. Imported only after
-`MetricsDirectory.announce`, because prometheus_client chooses its storage when it is imported.
+Labels take their values from fixed sets: operation ids of the contract, HTTP methods, statuses, providers and models of
+the store. Imported only after `MetricsDirectory.announce`, because prometheus_client chooses its storage when it is
+imported. What engines count is asked of them when somebody looks: all workers share them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from backends.config import BackendSettings, ProviderSettings
 from backends.context import CallContext
+from backends.errors import StackError
 from backends.inference import Finish, GenerateRequest, GenerationEvent, ModelLimits
 from backends.ports import TextGenerator
 from backends.providers import Factory, Provider
 from server.http.documents import Document, Source
+
+if TYPE_CHECKING:
+    from backends.onnx.scheduler import SchedulerStats
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -50,21 +57,79 @@ GENERATED_TOKENS = Counter("onnxstack_generated_tokens", "Tokens of finished gen
 FIRST_TOKEN = Histogram(
     "onnxstack_first_token_seconds", "Time from admission to the first event of a generation.", buckets=_LATENCY
 )
+EngineStats = Callable[[], "Mapping[str, SchedulerStats]"]
+_MODEL: Final = ("engine", "model")
+ENGINE_GAUGES: Final = {
+    "onnxstack_engine_sequences_running": ("Sequences that hold a slot.", "running"),
+    "onnxstack_engine_sequences_waiting": ("Sequences in the queue.", "waiting"),
+    "onnxstack_engine_kv_bytes": ("KV cache in use, with the prompts kept for reuse.", "kv_bytes"),
+    "onnxstack_engine_kv_limit_bytes": ("KV cache at most.", "kv_limit_bytes"),
+}
+"""Name -> text, member of `SchedulerStats`."""
+ENGINE_COUNTERS: Final = {
+    "onnxstack_engine_steps": ("Steps of the scheduler.", "steps"),
+    "onnxstack_engine_decode_runs": ("Runs that give each running sequence a token.", "decode_runs"),
+    "onnxstack_engine_decoded_sequences": ("Sequences over all decode runs: per run the batch size.", "decoded"),
+    "onnxstack_engine_prompt_tokens": ("Prompt tokens computed.", "prompt_tokens"),
+    "onnxstack_engine_reused_prompt_tokens": ("Prompt tokens taken from the prefix cache.", "reused_tokens"),
+    "onnxstack_engine_prefix_hits": ("Prompts of which a part was in the prefix cache.", "prefix_hits"),
+    "onnxstack_engine_generated_tokens": ("Tokens chosen.", "generated_tokens"),
+}
 SPANS_DROPPED = Counter(
     "onnxstack_telemetry_spans_dropped", "Spans that were lost because the store did not take them fast enough."
 )
 
 
-def exposition() -> bytes:
-    """All metrics of all workers in Prometheus' text format."""
+def exposition(engines: Mapping[str, EngineStats]) -> bytes:
+    """All metrics of all workers, and of these engines, in Prometheus' text format."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(EngineCollector(engines))
     return generate_latest(registry)
 
 
-def metrics_documents() -> dict[str, Source]:
-    """Path -> document: `/metrics`."""
-    return {"/metrics": lambda: Document(exposition(), (("content-type", CONTENT_TYPE), ("cache-control", "no-store")))}
+def metrics_documents(engines: Mapping[str, EngineStats]) -> dict[str, Source]:
+    """Path -> document: `/metrics`. engines: what tells the counters of each, by provider."""
+    headers = (("content-type", CONTENT_TYPE), ("cache-control", "no-store"))
+    return {"/metrics": lambda: Document(exposition(engines), headers)}
+
+
+class EngineCollector(Collector):
+    """What the engines count. Of one that does not answer there is only that it is not up."""
+
+    def __init__(self, engines: Mapping[str, EngineStats]) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterator[Metric]:
+        found: dict[tuple[str, str], SchedulerStats] = {}
+        up = GaugeMetricFamily("onnxstack_engine_up", "Whether the engine answers.", labels=("engine",))
+        for engine, stats in self._engines.items():
+            try:
+                models = stats()
+            except StackError:
+                up.add_metric((engine,), 0)
+            else:
+                up.add_metric((engine,), 1)
+                found |= {(engine, model): counters for model, counters in models.items()}
+        yield up
+        for name, (text, value) in ENGINE_GAUGES.items():
+            yield _family(GaugeMetricFamily(name, text, labels=_MODEL), found, value)
+        for name, (text, value) in ENGINE_COUNTERS.items():
+            yield _family(CounterMetricFamily(name, text, labels=_MODEL), found, value)
+        ends = CounterMetricFamily("onnxstack_engine_sequences", "Sequences that ended.", labels=(*_MODEL, "end"))
+        for labels, counters in found.items():
+            for end in ("finished", "cancelled", "failed"):
+                ends.add_metric((*labels, end), getattr(counters, end))
+        yield ends
+
+
+FamilyT = TypeVar("FamilyT", GaugeMetricFamily, CounterMetricFamily)
+
+
+def _family(family: FamilyT, found: Mapping[tuple[str, str], SchedulerStats], member: str) -> FamilyT:
+    for labels, counters in found.items():
+        family.add_metric(labels, getattr(counters, member))
+    return family
 
 
 class RequestMetrics:

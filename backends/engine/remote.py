@@ -44,8 +44,10 @@ class RemoteTextGenerator:
         return wire.model_limits.decode(self._connection.ask("generator.limits", model))
 
     def stats(self) -> Mapping[str, SchedulerStats]:
-        """Counters of every loaded model, by its name."""
-        return msgspec.msgpack.decode(self._connection.ask("stats"), type=dict[str, SchedulerStats])
+        """Counters of every loaded model, by its name. Raises Unavailable: there is no engine at the moment."""
+        self._connection.check()
+        data = self._connection.ask("stats", timeout_s=PING_S)
+        return msgspec.msgpack.decode(data, type=dict[str, SchedulerStats])
 
     def ping(self) -> None:
         _ping(self._connection, "generator.ping")

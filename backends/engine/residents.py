@@ -28,8 +28,9 @@ class Residents:
         for name, residence in sorted(self._residency.residences().items()):
             model = residence.model
             if isinstance(model, Engine):
-                stats, tokens = model.scheduler.stats(), model.scheduler.prefix_tokens
-                running, waiting, kept = stats.running, stats.waiting, tokens * model.kv_bytes_per_token
+                running, waiting = model.load
+                tokens = 0 if model.adapter else model.scheduler.prefix_tokens  # an adapter's are kept by its base
+                kept = tokens * model.kv_bytes_per_token
             else:
                 running, waiting, tokens, kept = residence.users, 0, 0, 0
             found.append(LoadedModel(name, residence.size, running, waiting, tokens, kept, residence.idle_s))

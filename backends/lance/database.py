@@ -17,6 +17,7 @@ from backends.lance.failures import RAW_ERRORS, is_conflict, is_missing, is_vani
 from backends.vector_rows import check_table_name
 
 if TYPE_CHECKING:
+    from lancedb import Session
     from lancedb.db import AsyncConnection
 
 T = TypeVar("T")
@@ -25,6 +26,9 @@ FIRST_WAIT_S = 0.01
 OPEN_TABLES = 512
 CLOSE_S = 5.0
 _LIST_PAGE = 1000
+INDEX_CACHE_BYTES = 64_000_000
+METADATA_CACHE_BYTES = 32_000_000
+"""LanceDB's own limit is 1 GB, and of a table that is dropped it keeps 25 KB until it is reached."""
 
 
 class OpenTable(Protocol):
@@ -52,6 +56,7 @@ class LanceDatabase(Generic[TableT]):
 
     kind: imports the class of the tables. Importing lancedb takes seconds, so the first use does it.
     fsync: flushes the file of a descriptor to disk, as `os.fsync`. noun: whose tables they are, for messages.
+    index_cache_bytes: of indexes kept in memory.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class LanceDatabase(Generic[TableT]):
         *,
         fsync: Callable[[int], None] = os.fsync,
         noun: str = "vector db",
+        index_cache_bytes: int = INDEX_CACHE_BYTES,
     ) -> None:
         self.location = location
         self.directory = local_directory(location)
@@ -69,6 +75,7 @@ class LanceDatabase(Generic[TableT]):
         self._session: _Session[TableT] | None = None
         self._kind = kind
         self._noun = noun
+        self._index_cache_bytes = index_cache_bytes
         self._closed = False
 
     def run(self, name: str, operation: Callable[[TableT], Awaitable[T]]) -> T:
@@ -137,7 +144,7 @@ class LanceDatabase(Generic[TableT]):
         with self._lock:
             self.check_open()
             if self._session is None or self._session.process != os.getpid():
-                self._session = _Session(self.location, self._noun, _imported(self._kind))
+                self._session = _Session(self.location, self._noun, _imported(self._kind), self._index_cache_bytes)
             session = self._session
             pending = asyncio.run_coroutine_threadsafe(call(session), session.loop)
         try:
@@ -152,14 +159,16 @@ class LanceDatabase(Generic[TableT]):
 class _Session(Generic[TableT]):
     """One process's event loop, connection and open tables; a fork makes its own."""
 
-    def __init__(self, location: str, noun: str, kind: type[TableT]) -> None:
+    def __init__(self, location: str, noun: str, kind: type[TableT], index_cache_bytes: int) -> None:
         self.process = os.getpid()
+        self.cache: Session | None = None
         self.loop = asyncio.new_event_loop()
         self.tables: dict[str, TableT] = {}
         self._location = location
         self._directory = local_directory(location)
         self._noun = noun
         self._kind = kind
+        self._index_cache_bytes = index_cache_bytes
         self._connection: AsyncConnection | None = None
         self._thread = threading.Thread(target=self.loop.run_forever, name="lance", daemon=True)
         self._thread.start()
@@ -212,7 +221,8 @@ class _Session(Generic[TableT]):
         if self._connection is None:
             import lancedb
 
-            self._connection = await lancedb.connect_async(self._location)
+            self.cache = lancedb.Session(self._index_cache_bytes, METADATA_CACHE_BYTES)
+            self._connection = await lancedb.connect_async(self._location, session=self.cache)
         return self._connection
 
     def close(self) -> None:

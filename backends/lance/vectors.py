@@ -54,7 +54,9 @@ class LanceVectorIndex:
     ) -> None:
         self._now = clock
         self._new_id = new_id
-        self._database = LanceDatabase(location, chunk_table, fsync=fsync)
+        self._database = LanceDatabase(
+            location, chunk_table, fsync=fsync, index_cache_bytes=settings.index_cache_mb * 1_000_000
+        )
         self._turns = WriterTurns(self._database.directory)
         self._maintainer = Maintainer(self._database, settings, now=clock)
         if background:
@@ -133,9 +135,6 @@ class LanceVectorIndex:
     def count(self, context: CallContext, table: str) -> int:
         context.check()
         return self._database.run(table, lambda found: found.count(self._now()))
-
-    def tables(self) -> list[str]:
-        return self._database.names()
 
     def maintain(self, table: str) -> None:
         """Index, compact and clean one table now, as the background thread would. Raises NotFound."""

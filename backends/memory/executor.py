@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from backends.onnx.adapter import Adapter
 from backends.onnx.executor import Ids, Logits
 from backends.onnx.prefix_cache import BLOCK
 
@@ -17,6 +18,8 @@ class MemoryExecutor:
     """Keeps the tokens of each slot and gives `next_logits` of them. Any call that would read or write KV which a real
     executor does not have raises LookupError."""
 
+    token_bytes = 8
+
     def __init__(self, next_logits: NextLogits, *, slots: int, length: int, blocks: int = 0) -> None:
         self.slots = slots
         self.length = length
@@ -25,12 +28,16 @@ class MemoryExecutor:
         self._next_logits = next_logits
         self._tokens: list[list[int] | None] = [None] * slots
 
-    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
+    def begin(self, slot: int, adapter: Adapter | None) -> None:
+        if adapter is not None:
+            raise LookupError("a model in Python has no adapters")
+
+    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int, top: bool = False) -> Logits:
         tokens = self._append(slot, ids.tolist(), past)
         ends = range(len(tokens) - rows + 1, len(tokens) + 1)
         return np.array([self._next_logits(tokens[:end]) for end in ends], np.float32)
 
-    def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
+    def decode(self, first: int, ids: Ids, past: Ids, *, top: bool = False) -> Logits:
         rows = [self._append(first + i, [int(ids[i])], int(past[i])) for i in range(len(ids))]
         return np.stack([self._next_logits(tokens) for tokens in rows])
 

@@ -161,10 +161,6 @@ class MemoryVectorIndex:
         with self._lock:
             return int(self._table(table).alive(self._clock()).sum())
 
-    def tables(self) -> list[str]:
-        with self._lock:
-            return sorted(self._tables)
-
     def ping(self) -> None:
         """Always there."""
 

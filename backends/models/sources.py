@@ -172,6 +172,7 @@ class ConvertedFolderSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        _refuse_links(path)
         config = read_model_config(path)
         self.kind: ModelKind = kind_of(config)
         self.fixed_precision: Precision | None = config.precision
@@ -314,7 +315,16 @@ def _convert(kind: ModelKind, weights: Path, target: Path, precision: Precision,
         raise Unsupported(f"an encoder cannot be converted to {precision}; int8 and fp32 can")
 
 
+def _refuse_links(folder: Path) -> None:
+    """Raises CorruptModel: a file of the folder is elsewhere."""
+    root = folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise CorruptModel(path.relative_to(folder).as_posix(), "is a link that leaves the model folder")
+
+
 def _folder_identity(folder: Path, suffixes: set[str]) -> ModelSource:
+    _refuse_links(folder)
     files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix in suffixes)
     digest = digest_of_files((file.relative_to(folder).as_posix(), sha256_of(file)) for file in files)
     return ModelSource(kind="folder", name=folder.name, sha256=digest)

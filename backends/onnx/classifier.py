@@ -219,7 +219,9 @@ class SequenceClassifier:
         self.config = config
         self.budget = settings.embed_batch_tokens
         self._tokenizer = TextTokenizer(directory / TOKENIZER_FILE)
-        self._session, self.device = open_session(directory / MODEL_FILE, settings.device, settings.threads)
+        self._session, self.device = open_session(
+            directory / MODEL_FILE, settings.device, settings.threads, device_id=settings.device_id
+        )
 
     def close(self) -> None:
         """Its memory goes with the last who holds it."""

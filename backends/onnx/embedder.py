@@ -54,7 +54,9 @@ class OnnxEmbedder:
     ) -> None:
         self._models = models
         self._settings = settings
-        self._load = load or (lambda path, config: OnnxEncoder(path, config, settings.device, settings.threads))
+        self._load = load or (
+            lambda path, config: OnnxEncoder(path, config, settings.device, settings.threads, settings.device_id)
+        )
         self._residency = residency or Residency()
         self._turns = Turns(now)
         self._now = now

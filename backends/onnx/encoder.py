@@ -29,11 +29,13 @@ class OnnxEncoder:
         CorruptModel: the files do not hold what they declare. Unavailable: the device cannot be had.
     """
 
-    def __init__(self, directory: Path, config: EncoderConfig, device: Device, threads: int) -> None:
+    def __init__(
+        self, directory: Path, config: EncoderConfig, device: Device, threads: int, device_id: int = 0
+    ) -> None:
         self.config = config
         self._tokenizer = TextTokenizer(directory / TOKENIZER_FILE)
         # An encoder has no KV cache, so float32 serves on CUDA too.
-        self._session, self.device = open_session(directory / MODEL_FILE, device, threads)
+        self._session, self.device = open_session(directory / MODEL_FILE, device, threads, device_id=device_id)
         self.side_by_side = (threads or core_count()) if self.device.device == "cpu" else 1
         self._narrow = open_session(directory / MODEL_FILE, device, 1)[0] if self.side_by_side > 1 else self._session
         self._pool = ThreadPoolExecutor(self.side_by_side, "encoder")  # its threads end with this object

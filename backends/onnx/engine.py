@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 from backends.context import CallContext
 from backends.errors import BadRequest, ContextLengthExceeded, Unsupported
 from backends.inference import ChatPrompt, GenerateRequest, Prompt, StopReason
+from backends.onnx.adapter import Adapter
 from backends.onnx.answer import Answer, ToolCallParser
 from backends.onnx.calls_or_format import CallsOrFormat, HeldCalls
 from backends.onnx.grammar import Constraint, GrammarCompiler
@@ -99,7 +101,8 @@ class Engine:
     """A model's language and the scheduler of its sequences.
 
     seeds: gives a seed to requests that name none. lookup: whether answers are guessed from what was said before.
-    kv_bytes_per_token: of KV cache, 0 if there is none. weights: what it runs on, None if that is no session.
+    kv_bytes_per_token: of KV cache, 0 if there is none. weights: what it runs on, None if that is no session. adapter:
+    what its sequences run with; with one the scheduler and the weights are those of the base.
     """
 
     def __init__(
@@ -111,23 +114,53 @@ class Engine:
         lookup: bool = False,
         kv_bytes_per_token: int = 0,
         weights: SharedSession | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self.language = language
         self.kv_bytes_per_token = kv_bytes_per_token
         self.weights = weights
         self.scheduler = scheduler
+        self.adapter = adapter
+        self._salt = "" if adapter is None else uuid.uuid4().hex
+        """An adapter's KV is not that of its base, nor of another that had its name before."""
         self._seeds = seeds
         self._lookup = lookup
+
+    def with_adapter(self, adapter: Adapter, repetition_penalty: float) -> Engine:
+        """The engine of an adapter of this model, which decodes with it. Raises Unsupported, CorruptModel, OSError."""
+        assert self.weights is not None  # noqa: S101
+        self.weights.add(adapter)
+        return Engine(
+            replace(self.language, repetition_penalty=repetition_penalty),
+            self.scheduler,
+            self._seeds,
+            lookup=self._lookup,
+            kv_bytes_per_token=self.kv_bytes_per_token,
+            weights=self.weights,
+            adapter=adapter,
+        )
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Sequences that run and that wait; of a base without those of its adapters."""
+        if self.adapter is not None:
+            return self.scheduler.of_adapter(self.adapter)
+        stats = self.scheduler.stats()
+        others = [self.scheduler.of_adapter(each) for each in (self.weights.adapters if self.weights else ())]
+        running, waiting = (sum(counts) for counts in zip(*others, strict=True)) if others else (0, 0)
+        return max(0, stats.running - running), max(0, stats.waiting - waiting)
 
     @property
     def busy(self) -> bool:
         """Whether a sequence waits or runs."""
-        stats = self.scheduler.stats()
-        return bool(stats.running or stats.waiting)
+        return any(self.load)
 
     def close(self) -> None:
-        """End what is there with Unavailable."""
-        self.scheduler.close()
+        """End what is there with Unavailable; an adapter goes when nothing runs with it."""
+        if self.adapter is None:
+            self.scheduler.close()
+        elif self.weights is not None:
+            self.weights.remove(self.adapter)
 
     def generate(self, context: CallContext, request: GenerateRequest) -> SequenceEvents:
         """As `TextGenerator.generate`. A `max_tokens` beyond the room that the prompt leaves is cut to that room."""
@@ -161,10 +194,11 @@ class Engine:
             max_tokens=min(sampling.max_tokens or room, room),
             ends=language.ends,
             constraint=constraint,
-            prefix=block_digests(context.owner, prompt),
+            prefix=block_digests(f"{self._salt}{context.owner}", prompt),
             lookup=PromptLookup(read.ids) if self._lookup else None,
             logprobs=request.logprobs,
             token_text=self._token_text,
+            adapter=self.adapter,
             deadline=context.deadline,
             priority=request.priority,
             caller=context.principal,

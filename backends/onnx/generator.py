@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from backends.config import EngineSettings
 from backends.context import CallContext
-from backends.errors import BadRequest, Unavailable
+from backends.errors import BadRequest, StorageFull, Unavailable
 from backends.inference import GenerateRequest, ModelLimits
-from backends.onnx.adapter import BASE, Adapter, add_adapters, load_graph, matrices, read_adapter
+from backends.onnx.adapter import load_graph, matrices, read_adapter
 from backends.onnx.config import MODEL_FILE, TOKENIZER_FILE, DecoderConfig, read_model_config
 from backends.onnx.conversation import load_language
 from backends.onnx.engine import Engine
@@ -31,10 +35,12 @@ from backends.onnx.sequence import SequenceEvents
 from backends.onnx.session import DeviceChoice, choose_device, open_session, runtime_distribution
 from backends.onnx.shared_session import SharedSession
 from backends.onnx.tokenizer import TextTokenizer
+from backends.onnx.top_k import add_top_k
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+_PACKED, _LEFT_S = ".packed-", 3600
 LENGTH_STEP = 64
 """KV slots are a multiple of this many tokens long, so that they begin on a page."""
 
@@ -101,8 +107,8 @@ class OnnxTextGenerator:
         return ModelLimits(self._context_length(self._config(model)[1]))
 
     def stats(self) -> dict[str, SchedulerStats]:
-        """Counters of every loaded model, by its name."""
-        return {model: engine.scheduler.stats() for model, engine in self._engines()}
+        """Counters of every loaded model, by its name; those of adapters are within their base's."""
+        return {model: engine.scheduler.stats() for model, engine in self._engines() if engine.adapter is None}
 
     def devices(self) -> dict[str, DeviceChoice]:
         """Where every loaded model runs, and why."""
@@ -134,7 +140,11 @@ class OnnxTextGenerator:
     def _engine(self, model: str) -> Iterator[Engine]:
         """The model, held."""
         use = self._residency.use(
-            model, lambda: self._size(model), lambda: self._load(model), on=lambda: self._models.base(model)
+            model,
+            lambda: self._size(model),
+            lambda: self._load(model),
+            on=lambda: self._models.base(model),
+            whole=lambda: self._whole_size(model),
         )
         with use as engine:
             if not isinstance(engine, Engine):
@@ -149,55 +159,65 @@ class OnnxTextGenerator:
         directory, config = self._config(model)
         file, float16 = directory / MODEL_FILE, config.kv_dtype == "float16"
         device, threads = self._settings.device, self._settings.threads
-        session, choice = open_session(file, device, threads, float16_kv=float16)
+        choice = choose_device(device, runtime_distribution(), float16_kv=float16)
         scales: Scales | None = None
 
-        def reopen(groups: Mapping[str, int]) -> InferenceSession:
-            graph = load_graph(file)
-            add_adapters(graph, groups)
-            if scales is not None:
-                quantise_kv(graph, scales)
-            return open_session(file, device, threads, float16_kv=float16, graph=graph.SerializeToString())[0]
+        def opened(graph: Any = None, folder: Path | None = None, packed: Path | None = None) -> InferenceSession:
+            nonlocal choice
+            if graph is None and (scales is not None or choice.device != "cpu"):
+                graph = load_graph(file)
+                if scales is not None:
+                    quantise_kv(graph, scales)
+                if choice.device != "cpu":
+                    add_top_k(graph)
+            where = file if folder is None else folder / file.name
+            data = None if graph is None else graph.SerializeToString()
+            number = self._settings.device_id
+            options: dict[str, Any] = {"graph": data, "packed": packed, "device_id": number}
+            session, choice = open_session(where, device, threads, float16_kv=float16, **options)
+            return session
 
+        wanted = choice.device
+        session = opened()
+        if choice.device != wanted:  # fell back to the CPU, where the graph needs no more outputs
+            session = opened()
         if self._settings.kv_bits and choice.device == "cpu":
             scales = measure_scales(session, config, TextTokenizer(directory / TOKENIZER_FILE).encode_text(TEXT))
             del session  # before the other takes its memory
-            session = reopen({})
+            session = opened()
 
-        weights = SharedSession(session, sizes=cache(partial(matrices, file)), reopen=reopen)
-        return self._start(model, directory, config, weights, choice, BASE)
+        weights = SharedSession(session, opened, partial(_beside, directory))
+        return self._start(model, directory, config, weights, choice)
 
     def _load_adapter(self, model: str, base: str) -> Engine:
-        """An engine of its own, with its own KV and prefix cache, on the weights of its base."""
+        """An engine that decodes together with its base."""
         adapter = read_adapter(self._models.path(model))
-        directory, config = self._config(base)
         with self._engine(base) as engine:
-            weights = engine.weights
-            assert weights is not None  # noqa: S101
-            weights.make_room(adapter)
-            return self._start(model, directory, config, weights, self._devices[base], adapter)
+            try:
+                own = engine.with_adapter(adapter, self._repetition_penalty(model))
+            except OSError as error:
+                raise StorageFull(
+                    "there is no room to load an adapter: its base is written to disk once more for it",
+                    internal=str(error),
+                ) from error
+            self._devices[model] = self._devices[base]
+            return own
 
     def _start(
-        self,
-        model: str,
-        directory: Path,
-        config: DecoderConfig,
-        weights: SharedSession,
-        choice: DeviceChoice,
-        adapter: Adapter,
+        self, model: str, directory: Path, config: DecoderConfig, weights: SharedSession, choice: DeviceChoice
     ) -> Engine:
-        """directory: of the model whose language it speaks."""
         settings, context_length = self._settings, self._context_length(config)
-        penalty = self._models.defaults(model).get("repetition_penalty", 1.0)
-        language = load_language(directory, config, context_length, penalty)
+        language = load_language(directory, config, context_length, self._repetition_penalty(model))
         quantised = settings.kv_bits and choice.device == "cpu"
         dtype: KvType = np.dtype(np.int8) if quantised else kv_dtype(config.kv_dtype)
         length = -(-context_length // LENGTH_STEP) * LENGTH_STEP
         layout = KvLayout(config.layers, settings.slots, config.kv_heads, length, config.head_dim, dtype)
         layout = replace(layout, blocks=settings.prefix_cache_mb * 1_000_000 // (BLOCK * layout.token_bytes))
-        kv_cache = HostKvCache(layout) if choice.device == "cpu" else DeviceKvCache(layout, choice.device)
+        kv_cache = (
+            HostKvCache(layout) if choice.device == "cpu" else DeviceKvCache(layout, choice.device, settings.device_id)
+        )
         scheduler = Scheduler(
-            OnnxExecutor(weights, kv_cache, config.vocab, adapter),
+            OnnxExecutor(weights, kv_cache, config.vocab, matrices(directory / MODEL_FILE), top=choice.device != "cpu"),
             queue_length=settings.queue,
             prefill_chunk=settings.prefill_chunk,
             prefill_budget=GapBudget(settings.prefill_gap_ms / 1000),
@@ -213,9 +233,16 @@ class OnnxTextGenerator:
             weights=weights,
         )
 
+    def _repetition_penalty(self, model: str) -> float:
+        return self._models.defaults(model).get("repetition_penalty", 1.0)
+
     def _size(self, model: str) -> int:
         self._config(model)  # an unknown or a wrong model must not cost another its place
         return self._models.size(model)
+
+    def _whole_size(self, model: str) -> int:
+        base = self._models.base(model)
+        return self._size(model) + (0 if base is None else self._size(base))
 
     def _config(self, model: str) -> tuple[Path, DecoderConfig]:
         directory = self._models.path(model)
@@ -226,6 +253,16 @@ class OnnxTextGenerator:
 
     def _context_length(self, config: DecoderConfig) -> int:
         return min(config.context_length, self._settings.max_context)
+
+
+@contextmanager
+def _beside(directory: Path) -> Iterator[Path]:
+    """A directory for a while, on the disk that holds the model if it can be written. Raises OSError."""
+    for left in directory.glob(f"{_PACKED}*"):  # by a process that was killed
+        if left.stat().st_mtime < time.time() - _LEFT_S:
+            shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=_PACKED, dir=directory if os.access(directory, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 def _not_a_generator(model: str) -> BadRequest:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.onnx.prefix_cache import BLOCK
-from backends.onnx.session import DeviceInUse
+from backends.onnx.session import CPU_PROVIDER, CUDA_PROVIDER, DeviceInUse
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -70,6 +70,7 @@ class KvCache(Protocol):
 
     layout: KvLayout
     device: DeviceInUse
+    device_id: int
     blocks: int
 
     def pointer(self, part: int, slot: int) -> int:
@@ -96,6 +97,7 @@ class HostKvCache:
     """
 
     device: DeviceInUse = "cpu"
+    device_id = 0
 
     def __init__(self, layout: KvLayout) -> None:
         self.layout = layout
@@ -150,16 +152,17 @@ class DeviceKvCache:
 
     blocks = 0
 
-    def __init__(self, layout: KvLayout, device: DeviceInUse) -> None:
-        import onnxruntime
+    def __init__(self, layout: KvLayout, device: DeviceInUse, device_id: int = 0) -> None:
+        from onnxruntime import OrtValue
 
         self.layout = layout
         self.device = device
+        self.device_id = device_id
+        shape, element = layout.shape(layout.slots), layout.dtype.type
         self._values = [
-            onnxruntime.OrtValue.ortvalue_from_shape_and_type(layout.shape(layout.slots), layout.dtype.type, device, 0)
-            for _ in range(layout.parts)
+            OrtValue.ortvalue_from_shape_and_type(shape, element, device, device_id) for _ in range(layout.parts)
         ]
-        self._copier = _copy_session(layout.dtype, device)
+        self._copier = _copy_session(layout.dtype, device, device_id)
 
     def pointer(self, part: int, slot: int) -> int:
         return int(self._values[part].data_ptr()) + slot * self.layout.slot_bytes
@@ -169,8 +172,8 @@ class DeviceKvCache:
         for part in range(self.layout.parts):
             binding = self._copier.io_binding()
             dtype = self.layout.dtype.type
-            binding.bind_input("source", self.device, 0, dtype, shape, self.pointer(part, source))
-            binding.bind_output("target", self.device, 0, dtype, shape, self.pointer(part, target))
+            binding.bind_input("source", self.device, self.device_id, dtype, shape, self.pointer(part, source))
+            binding.bind_output("target", self.device, self.device_id, dtype, shape, self.pointer(part, target))
             self._copier.run_with_iobinding(binding)
 
     def release(self, slot: int) -> None:
@@ -183,7 +186,7 @@ class DeviceKvCache:
         raise LookupError(f"no block {block}: a device keeps none")
 
 
-def _copy_session(dtype: KvType, device: DeviceInUse) -> InferenceSession:
+def _copy_session(dtype: KvType, device: DeviceInUse, device_id: int) -> InferenceSession:
     """A session on the graph `target = Identity(source)`."""
     import onnxruntime
     from onnx import helper
@@ -197,5 +200,5 @@ def _copy_session(dtype: KvType, device: DeviceInUse) -> InferenceSession:
         [helper.make_tensor_value_info("target", element, shape)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    providers = [(CUDA_PROVIDER, {"device_id": device_id})] if device == "cuda" else [CPU_PROVIDER]
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=providers)

@@ -93,16 +93,17 @@ class Residency:
         load: Callable[[], R],
         *,
         on: Callable[[], str | None] = lambda: None,
+        whole: Callable[[], int] | None = None,
     ) -> Iterator[R]:
         """Hold a model, loaded by this call if it is not there. size: bytes. on: the model that `load` loads and builds
-        on, which stays as long as this one and counts once for all who do so. Both are asked for only if the model has
-        to be loaded.
+        on, which stays as long as this one and counts once for all who do so. whole: bytes of both, where there is such
+        a one. They are asked for only if the model has to be loaded.
 
         Raises:
             Overloaded: the models in use leave no room for it. Unavailable: it is larger than all the room there is, or
             the engine is closed. StackError: what `size` or `load` raised.
         """
-        entry, mine, given_up = self._enter(name, size, on)
+        entry, mine, given_up = self._enter(name, size, on, whole or size)
         try:
             for other, model in given_up:
                 log.info("model unloaded", model=other, reason="room for another", by=name)
@@ -158,12 +159,13 @@ class Residency:
                 entry.model.close()
 
     def _enter(
-        self, name: str, size: Callable[[], int], on: Callable[[], str | None]
+        self, name: str, size: Callable[[], int], on: Callable[[], str | None], whole: Callable[[], int]
     ) -> tuple[_Entry[Resident], bool, list[tuple[str, Resident]]]:
         """The entry, held; whether the caller has to load it; models that were given up for it."""
         if (entry := self._hold(name)) is not None:
             return entry, False, []
         bytes_, base = size(), on()
+        self._check_fits(name, whole(), base)
         with self._lock:
             if (entry := self._entries.get(name)) is not None:  # another was faster
                 entry.users += 1
@@ -181,14 +183,18 @@ class Residency:
                 entry.users += 1
             return entry
 
+    def _check_fits(self, name: str, size: int, on: str | None) -> None:
+        """Refuse what no waiting would make room for. size: bytes, with the model that it is built on."""
+        if self._budget and size > self._budget:
+            base = "" if on is None else f" with its base {on}"
+            raise Unavailable(
+                f"model {name}{base} takes {size // 1_000_000} MB, engine.memory_mb is {self._budget // 1_000_000}",
+                retry_after_s=None,
+            )
+
     def _make_room(self, name: str, size: int, on: str | None) -> list[tuple[str, Resident]]:
         if not self._budget:
             return []
-        if size > self._budget:
-            raise Unavailable(
-                f"model {name} takes {size // 1_000_000} MB, engine.memory_mb is {self._budget // 1_000_000}",
-                retry_after_s=None,
-            )
         given_up: list[tuple[str, Resident]] = []
         room = self._budget - sum(entry.size for entry in self._entries.values())
         idle = sorted((n for n in self._entries if n != on and self._is_idle(n)), key=lambda n: self._entries[n].used)

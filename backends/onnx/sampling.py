@@ -19,6 +19,8 @@ from backends.inference import Sampling
 Row = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
+TOP = 64
+"""Largest logits of a row that a device sends where they suffice."""
 CANDIDATES = 64
 """Logits among which a small nucleus is looked for first."""
 REJECTION_FROM = 0.2
@@ -64,6 +66,11 @@ class Sampler:
             logits[seen] = plain
         self._seen.add(token)
         return token
+
+    @property
+    def by_top(self) -> bool:
+        """Whether the `TOP` largest logits of a row decide as all of them would."""
+        return self._penalty == 1 and (self._greedy or 0 < self._top_k <= TOP)
 
     def take(self, token: int) -> None:
         """Count a token as seen that was not chosen but given."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ import structlog
 
 from backends.errors import BadRequest, Cancelled, DeadlineExceeded, Overloaded, StackError, Unavailable
 from backends.inference import Finish, GenerationEvent, StopReason
+from backends.onnx.adapter import Adapter
 from backends.onnx.admission import WaitingSequences
 from backends.onnx.executor import Executor, Logits
 from backends.onnx.grammar import Constraint
@@ -56,9 +58,11 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerStats:
-    """What is there now (`running`, with the sequence in prefill, and `waiting`) and counters since the start.
+    """What is there now (`running`, with the sequence in prefill, `waiting`, `kv_bytes`) and counters since the start.
 
-    prompt_tokens: computed; reused_tokens: of prompts, taken from the prefix cache instead.
+    prompt_tokens: computed; reused_tokens: of prompts, taken from the prefix cache instead. prefix_hits: prompts of
+    which a part was. decode_runs, decoded: runs that gave each running sequence a token, and the tokens that they gave;
+    their ratio is the batch size. kv_bytes, kv_limit_bytes: of KV cache, slots and kept prefixes: in use, and at most.
     """
 
     running: int = 0
@@ -70,6 +74,11 @@ class SchedulerStats:
     finished: int = 0
     cancelled: int = 0
     failed: int = 0
+    prefix_hits: int = 0
+    decode_runs: int = 0
+    decoded: int = 0
+    kv_bytes: int = 0
+    kv_limit_bytes: int = 0
 
 
 class Scheduler:
@@ -104,6 +113,8 @@ class Scheduler:
         self._inbox: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
         self._admission = threading.Lock()
         self._admitted = 0
+        self._of_adapters: Counter[Adapter] = Counter()
+        """Admitted sequences with each adapter."""
         self._closing = False
         self._waiting = WaitingSequences()
         self._prefixes = PrefixCache(executor.blocks)
@@ -117,6 +128,7 @@ class Scheduler:
         """Slots 0 .. used - 1 hold memory that has not been given back."""
         self._steps = self._prompt_tokens = self._reused_tokens = self._generated_tokens = 0
         self._finished = self._cancelled = self._failed = 0
+        self._prefix_hits = self._decode_runs = self._decoded = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -135,13 +147,17 @@ class Scheduler:
                 slots, waiting = self._executor.slots, self._queue_length
                 raise Overloaded(f"{slots} requests are running and {waiting} are waiting; try again later")
             self._admitted += 1
+            if sequence.adapter is not None:
+                self._of_adapters[sequence.adapter] += 1
             sequence.wake = self._wake
             self._inbox.put(sequence)
         return SequenceEvents(sequence)
 
     def stats(self) -> SchedulerStats:
         """A snapshot; its members may be a step apart."""
-        running = len(self._running) + (self._prefilling is not None)
+        sequences, executor = self._in_slots(), self._executor
+        running = len(sequences)
+        tokens = sum(sequence.cached for sequence in sequences) + self.prefix_tokens
         return SchedulerStats(
             running=running,
             waiting=max(0, self._admitted - running),
@@ -152,7 +168,21 @@ class Scheduler:
             finished=self._finished,
             cancelled=self._cancelled,
             failed=self._failed,
+            prefix_hits=self._prefix_hits,
+            decode_runs=self._decode_runs,
+            decoded=self._decoded,
+            kv_bytes=tokens * executor.token_bytes,
+            kv_limit_bytes=(executor.slots * executor.length + executor.blocks * BLOCK) * executor.token_bytes,
         )
+
+    def of_adapter(self, adapter: Adapter) -> tuple[int, int]:
+        """How many sequences with this adapter run, and how many wait."""
+        count = sum(sequence.adapter is adapter for sequence in self._in_slots())
+        return count, max(0, self._of_adapters[adapter] - count)
+
+    def _in_slots(self) -> list[Sequence]:
+        prefilling = self._prefilling
+        return [*self._running, *([] if prefilling is None else [prefilling])]
 
     @property
     def prefix_tokens(self) -> int:
@@ -239,7 +269,9 @@ class Scheduler:
             last = end == len(sequence.prompt)
             started = self._clock()
             try:
-                logits = self._executor.prefill(self._prefill_slot, chunk, sequence.cached, rows=int(last))
+                logits = self._executor.prefill(
+                    self._prefill_slot, chunk, sequence.cached, rows=int(last), top=sequence.by_top
+                )
             except Exception as error:
                 self._fault(sequence, error)
                 self._prefilling = None
@@ -280,11 +312,13 @@ class Scheduler:
         self._prefilling = sequence
         self._prefill_slot = len(self._running)
         self._used_slots = max(self._used_slots, self._prefill_slot + 1)
+        self._executor.begin(self._prefill_slot, sequence.adapter)
         for block in self._prefixes.match(sequence.prefix):
             self._executor.load(block, self._prefill_slot, sequence.cached)
             sequence.cached += BLOCK
         sequence.reused = sequence.cached
         self._reused_tokens += sequence.reused
+        self._prefix_hits += sequence.reused > 0
         return True
 
     def _keep_prefix(self, sequence: Sequence) -> None:
@@ -344,7 +378,7 @@ class Scheduler:
         """Append the newest token and `tokens`; logits after the last `rows`, None if the sequence failed."""
         ids = np.array([sequence.last, *tokens], np.int64)
         try:
-            return self._executor.prefill(slot, ids, sequence.cached, rows=rows)
+            return self._executor.prefill(slot, ids, sequence.cached, rows=rows, top=sequence.by_top)
         except Exception as error:
             self._fault(sequence, error)
             return None
@@ -356,11 +390,13 @@ class Scheduler:
         ids = np.fromiter((s.last for s in running), np.int64, len(running))
         past = np.fromiter((s.cached for s in running), np.int64, len(running))
         try:
-            logits = self._executor.decode(0, ids, past)
+            logits = self._executor.decode(0, ids, past, top=all(sequence.by_top for sequence in running))
         except Exception as error:
             while running:
                 self._fault(running.pop(), error)
             return
+        self._decode_runs += 1
+        self._decoded += len(running)
         choices = [self._choose(sequence, row) for sequence, row in zip(running, logits, strict=True)]
         ended = []
         for slot, (sequence, choice) in enumerate(zip(running, choices, strict=True)):
@@ -462,6 +498,10 @@ class Scheduler:
         self._waiting.leave(sequence.caller)
         with self._admission:
             self._admitted -= 1
+            if sequence.adapter is not None:
+                self._of_adapters[sequence.adapter] -= 1
+                if not self._of_adapters[sequence.adapter]:
+                    del self._of_adapters[sequence.adapter]
         self._outbox.append((sequence, event))
 
     def _tell(self) -> None:
@@ -472,7 +512,7 @@ class Scheduler:
         self._outbox.clear()
 
     def _fail_slots(self, error: StackError) -> None:
-        victims = [*self._running, *([self._prefilling] if self._prefilling else [])]
+        victims = self._in_slots()
         self._running.clear()
         self._prefilling = None
         for sequence in victims:

@@ -11,6 +11,7 @@ from typing import Protocol
 from backends.errors import StackError
 from backends.event_queue import EventQueue, QueuedEvents
 from backends.inference import GenerationEvent, Priority, StopReason
+from backends.onnx.adapter import Adapter
 from backends.onnx.answer import Answer
 from backends.onnx.executor import Ids
 from backends.onnx.grammar import Constraint
@@ -36,7 +37,8 @@ class Sequence:
     prompt: int64 [n], not empty, shorter than a slot. max_tokens: at least 1; prompt and answer fit the slot. ends:
     the tokens that end the answer, and as what. constraint: the grammar that the answer obeys. prefix: digests of the
     prompt's blocks, for reuse. lookup: guesses tokens, None for none. logprobs: number of most likely tokens to report
-    per token. caller: whom its tokens are charged to. deadline: seconds since the Unix epoch.
+    per token. adapter: what it runs with; None is the model itself. caller: whom its tokens are charged to. deadline:
+    seconds since the Unix epoch.
     """
 
     prompt: Ids
@@ -49,6 +51,7 @@ class Sequence:
     lookup: PromptLookup | None = None
     logprobs: int = 0
     token_text: Callable[[int], str] = str
+    adapter: Adapter | None = None
     deadline: float | None = None
     priority: Priority = "interactive"
     caller: str = ""
@@ -69,6 +72,11 @@ class Sequence:
     reused: int = 0
     """Tokens of the prompt whose KV was there already."""
     completion_tokens: int = 0
+
+    @property
+    def by_top(self) -> bool:
+        """Whether the `sampling.TOP` largest logits suffice for its next token."""
+        return self.constraint is None and not self.logprobs and self.sampler.by_top
 
     def cancel(self) -> None:
         """End the sequence within one step. Safe in a destructor: takes no lock."""

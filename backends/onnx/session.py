@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
@@ -105,22 +105,32 @@ def integer_products_saturate(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def open_session(
-    model: Path, device: Device, threads: int, *, float16_kv: bool = True, graph: bytes | None = None
+    model: Path,
+    device: Device,
+    threads: int,
+    *,
+    float16_kv: bool = True,
+    graph: bytes | None = None,
+    packed: Path | None = None,
+    device_id: int = 0,
 ) -> tuple[InferenceSession, DeviceChoice]:
     """A session on `model` and the device it really runs on.
 
-    graph: takes the place of the file's own, with the weights beside the file. threads: of one run; 0 takes the number
-    of cores. They spin between runs, which decode needs (198 against 146 tok/s).
+    graph: takes the place of the file's own, with the weights beside the file. packed: where to write the graph as this
+    machine runs it, with its weights in the order of the kernels; sessions of that file share the memory. device_id:
+    which GPU. threads: of one run; 0 takes the number of cores. They spin between runs, which decode needs (198 against
+    146 tok/s).
 
     Raises:
-        CorruptModel: ONNX Runtime does not take the file. Misconfigured, Unavailable: the device cannot be had.
+        CorruptModel: ONNX Runtime does not take the file. OSError: `packed` cannot be written. Misconfigured,
+        Unavailable: the device cannot be had.
     """
     choice = choose_device(device, runtime_distribution(), float16_kv=float16_kv)
     if choice.device == "cuda":
         import onnxruntime
 
         onnxruntime.preload_dlls()
-        session = _session(model, [CUDA_PROVIDER, CPU_PROVIDER], threads, graph)
+        session = _session(model, [(CUDA_PROVIDER, {"device_id": device_id}), CPU_PROVIDER], threads, graph, packed)
         # ONNX Runtime falls back without an error when CUDA's libraries are missing.
         if session.get_providers()[0] == CUDA_PROVIDER:
             log.info("session opened", model=str(model), device="cuda", reason=choice.reason)
@@ -129,12 +139,14 @@ def open_session(
         if device == "cuda":
             raise Unavailable(f"device cuda is not available: {reason}", retry_after_s=None)
         choice = DeviceChoice("cpu", reason)
-    session = _session(model, [CPU_PROVIDER], threads, graph)
+    session = _session(model, [CPU_PROVIDER], threads, graph, packed)
     log.info("session opened", model=str(model), device="cpu", reason=choice.reason)
     return session, choice
 
 
-def _session(model: Path, providers: list[str], threads: int, graph: bytes | None) -> InferenceSession:
+def _session(
+    model: Path, providers: list[Any], threads: int, graph: bytes | None, packed: Path | None
+) -> InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -144,11 +156,20 @@ def _session(model: Path, providers: list[str], threads: int, graph: bytes | Non
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     if integer_products_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if packed is not None:
+        options.optimized_model_filepath = str(packed)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{packed.name}.data"
+        )
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     try:
         if graph is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.parent))
         return onnxruntime.InferenceSession(str(model) if graph is None else graph, options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
+        if packed is not None:
+            raise OSError(f"{packed.name} cannot be written: {error}") from error
         reason = _ABSOLUTE_PATH.sub('"..."', str(error).partition("\n")[0])  # clients are told it
         raise CorruptModel(model.name, reason) from error
 

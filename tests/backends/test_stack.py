@@ -14,6 +14,7 @@ from backends.models.store import ModelStore
 from backends.ports import VectorChunk
 from backends.stack import DEFAULT_MODELS, Backends, open_backends
 from generated.models import RegisterModelRequest, RegisterVectorDbRequest
+from tests.backends.lance.vector_suite import tables_of
 from tests.backends.openai.stand_in import listing, serving
 from tests.backends.resources.conftest import settings_of
 
@@ -168,5 +169,5 @@ def test_a_vector_db_on_lancedb_is_filled_survives_a_restart_and_takes_its_data_
     found = db.index.query(context, db.table, vectors[1], max_chunks=1)
     assert [hit.chunk.metadata for hit in found] == [{"n": 2}]
     stack.vector_dbs.unregister(context, "a/b")
-    assert db.index.tables() == []
+    assert tables_of(db.index) == []
     stack.close()

@@ -41,6 +41,7 @@ from generated.models import (
     ToolResponseMessage,
     UserMessage,
 )
+from tests.backends.loopback import LoopbackClassifier, LoopbackEmbedder, LoopbackTextGenerator
 
 CALL = ToolCall(call_id="c1", tool_name="weather", arguments={"city": "Paris", "days": [1, 2.5, None, {"a": True}]})
 EVERYTHING = GenerateRequest(
@@ -165,17 +166,17 @@ def test_embedder_and_classifier_answer_the_same_through_the_loopback() -> None:
     context = CallContext("r")
     request = EmbedRequest("m", ("a cat", "a dog"))
     inner = MemoryEmbedder({"m"})
-    assert wire.LoopbackEmbedder(inner).embed(context, request) == inner.embed(context, request)
+    assert LoopbackEmbedder(inner).embed(context, request) == inner.embed(context, request)
     tokens = TokenizeRequest("m", ("a cat", ""))
-    assert wire.LoopbackEmbedder(inner).tokenize(context, tokens) == inner.tokenize(context, tokens)
-    assert wire.LoopbackEmbedder(inner).limits("m") == inner.limits("m")
+    assert LoopbackEmbedder(inner).tokenize(context, tokens) == inner.tokenize(context, tokens)
+    assert LoopbackEmbedder(inner).limits("m") == inner.limits("m")
     with pytest.raises(errors.UnknownReference, match="x not found"):
-        wire.LoopbackEmbedder(inner).limits("x")
+        LoopbackEmbedder(inner).limits("x")
     classifier = MemoryClassifier({"m"})
     asked = ClassifyRequest("m", ("a bomb", "a cat"))
-    assert wire.LoopbackClassifier(classifier).classify(context, asked) == classifier.classify(context, asked)
+    assert LoopbackClassifier(classifier).classify(context, asked) == classifier.classify(context, asked)
     with pytest.raises(errors.UnknownReference, match="x not found"):
-        wire.LoopbackClassifier(classifier).classify(context, ClassifyRequest("x", ()))
+        LoopbackClassifier(classifier).classify(context, ClassifyRequest("x", ()))
 
 
 class UntilCancelled:
@@ -198,7 +199,7 @@ class UntilCancelled:
 
 def test_cancelling_reaches_the_other_side_of_the_loopback() -> None:
     context = CallContext("r")
-    events = wire.LoopbackTextGenerator(UntilCancelled()).generate(context, GenerateRequest("m", TextPrompt("")))
+    events = LoopbackTextGenerator(UntilCancelled()).generate(context, GenerateRequest("m", TextPrompt("")))
     assert next(events) == TextDelta("m")
     context.cancellation.cancel()
     with pytest.raises(errors.Cancelled, match="gone"):
@@ -207,7 +208,7 @@ def test_cancelling_reaches_the_other_side_of_the_loopback() -> None:
 
 def test_closing_the_events_reaches_the_other_side_of_the_loopback() -> None:
     inner = UntilCancelled()
-    generator = wire.LoopbackTextGenerator(inner)
+    generator = LoopbackTextGenerator(inner)
     events = generator.generate(CallContext("r"), GenerateRequest("m", TextPrompt("")))
     next(events)
     events.close()
@@ -217,7 +218,7 @@ def test_closing_the_events_reaches_the_other_side_of_the_loopback() -> None:
 
 def test_the_health_of_the_other_side_is_told() -> None:
     with pytest.raises(errors.Unavailable, match="down"):
-        wire.LoopbackTextGenerator(UntilCancelled()).ping()
+        LoopbackTextGenerator(UntilCancelled()).ping()
 
 
 def test_every_error_code_stands_for_one_class() -> None:

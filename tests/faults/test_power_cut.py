@@ -19,6 +19,7 @@ import numpy as np
 from backends.config import BackendSettings, ProviderSettings
 from backends.context import CallContext
 from backends.stack import open_backends
+from tests.backends.lance.vector_suite import tables_of
 from tests.faults.wire import EMBEDDER, Work, ask, master_of, registering, workers_of
 from tests.server.processes import until
 from tests.servers import RunningServer, running
@@ -128,4 +129,4 @@ def _check(data: Path, models: list[int], documents: list[int], vector_dbs: list
         assert set(documents) <= set(found), "an acknowledged document is gone"
         assert set(found.values()) <= {CHUNKS}, "half a document"
         tables = {backends.vector_dbs.open(context, name).table for name in names}
-        assert set(db.index.tables()) >= tables
+        assert set(tables_of(db.index)) >= tables

@@ -1,7 +1,8 @@
 """Test tiers: a marked test runs only when its option asks for it.
 
 `slow` (browser, training, soak, load) runs with `--slow`, as in `make test-all`; `export` and `training` need torch,
-`ray` needs Ray, `s3` needs moto: they run with options of their names, as in the tox envs of those names.
+`ray` needs Ray, `s3` needs moto, `gpu` ONNX Runtime for GPUs: they run with options of their names, as in the tox envs
+of those names.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pytest
 TIERS = {
     "slow": "too long or too demanding for every run; `--slow` runs it",
     "export": "needs torch and transformers; `--export` runs it",
+    "gpu": "needs onnxruntime-gpu; `--gpu` runs it",
     "ray": "needs ray; `--ray` runs it",
     "s3": "needs an emulator of object storage; `--s3` runs it",
     "training": "needs torch, transformers and peft; `--training` runs it",

@@ -82,6 +82,15 @@ def test_a_wrong_use_is_one_line_and_exit_code_2(
     assert finished.stderr.count("\n") == 1
 
 
+def test_check_looks_at_the_options_of_providers(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(
+        "providers:\n- {api: inference, provider_id: gpu, provider_type: 'inline::onnx', config: {slotz: 4}}\n"
+    )
+    finished = onnxstack("config", "check", "--config", str(tmp_path / "settings.yaml"), directory=tmp_path)
+    assert finished.returncode == 2
+    assert "providers.0.config.slotz: unknown option; did you mean slots?" in finished.stderr
+
+
 def test_serve_says_that_a_port_is_taken_before_it_does_anything(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -157,6 +157,26 @@ def test_show_tells_a_person_what_a_token_takes(tiny_store: ModelStore, tmp_path
         ONNXSTACK_ENGINE__KV_BITS="8",
     )
     assert f"KV cache: {per_token // 4:,} bytes per token of each sequence" in small.stderr
+    (tmp_path / "settings.yaml").write_text(
+        "providers:\n"
+        "- {api: inference, provider_id: small, provider_type: 'inline::onnx', config: {kv_bits: 8}}\n"
+        "- {api: inference, provider_id: exact, provider_type: 'inline::onnx'}\n"
+        "default_providers: {inference: exact}\n"
+    )
+    several = onnxstack(
+        "models",
+        "show",
+        "llama",
+        "--config",
+        str(tmp_path / "settings.yaml"),
+        directory=tmp_path,
+        ONNXSTACK_MODELS_DIR=str(tiny_store.root),
+    )
+    assert [line.partition(" bytes per token")[0].split()[-1] for line in several.stderr.splitlines()] == [
+        f"{per_token // 4:,}",
+        f"{per_token:,}",
+    ]
+    assert [line.partition(":")[0] for line in several.stderr.splitlines()] == ["small", "exact"]
     encoder = onnxstack("models", "show", "words", directory=tmp_path, ONNXSTACK_MODELS_DIR=str(tiny_store.root))
     assert encoder.stderr == ""
 

@@ -22,7 +22,7 @@ from backends.context import CallContext
 from backends.errors import NotFound, StackError, StorageFull, Unavailable
 from backends.lance.failures import is_conflict, is_vanished, translated
 from backends.lance.vectors import LanceVectorIndex
-from tests.backends.lance.vector_suite import T, chunk, units
+from tests.backends.lance.vector_suite import T, chunk, tables_of, units
 from tests.backends.processes import PROCESSES, run_at_once
 
 HERE = CallContext("test")
@@ -172,7 +172,23 @@ def test_all_tables_are_listed_however_many_pages_they_fill(
     names = [f"t{number}" for number in range(6)]
     for name in names:
         index.create(HERE, name, 8)
-    assert sorted(index.tables()) == [*names, T]
+    assert sorted(tables_of(index)) == [*names, T]
+
+
+def test_what_is_kept_in_memory_of_dropped_tables_has_a_limit(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 200_000
+    monkeypatch.setattr("backends.lance.database.METADATA_CACHE_BYTES", limit)
+    index = open_index(directory)
+    for number in range(40):
+        table = f"t{number}"
+        index.create(HERE, table, 8)
+        index.insert(HERE, table, [chunk()], units(1))
+        index.query(HERE, table, units(1)[0], max_chunks=1)
+        index.drop(HERE, table)
+    assert index._database._session is not None
+    assert index._database._session.cache is not None
+    assert index._database._session.cache.size_bytes < 2 * limit
+    index.close()
 
 
 def test_a_dropped_table_leaves_no_file(index: LanceVectorIndex, directory: Path) -> None:
@@ -259,7 +275,7 @@ def test_a_damaged_table_is_named_and_the_others_serve_on(
     assert refused.value.internal
     assert again.count(HERE, "sound") == 1
     again.drop(HERE, T)
-    assert again.tables() == ["sound"]
+    assert tables_of(again) == ["sound"]
     again.close()
 
 

@@ -16,9 +16,9 @@ from backends.generation import collect
 from backends.inference import ChatPrompt, Finish, GenerateRequest, ModelLimits, Sampling, TextDelta, TextPrompt
 from backends.memory.generator import MemoryTextGenerator
 from backends.ports import TextGenerator
-from backends.wire import LoopbackTextGenerator
 from generated.models import JsonSchemaResponseFormat, SystemMessage, ToolDefinition, ToolParamDefinition, UserMessage
 from tests.backends.engine.running import RELEASE, connected, memory_parts, served
+from tests.backends.loopback import LoopbackTextGenerator
 
 
 @pytest.fixture(params=["direct", "loopback", "served"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import gguf
@@ -11,6 +12,7 @@ import pytest
 from backends.errors import BadRequest, CorruptModel, Unsupported
 from backends.models.catalog import CATALOG, DEFAULT_EMBEDDING_MODEL, DEFAULT_GUARD_MODEL, DEFAULT_LLM
 from backends.models.sources import resolve
+from backends.models.store import ModelStore
 
 
 def write_gguf(path: Path, licence: str | None = None) -> Path:
@@ -54,6 +56,18 @@ def test_a_gguf_file_is_a_language_model_with_its_own_licence(
     source = resolve(str(write_gguf(tmp_path / "My-Model.Q8_0.gguf", licence)), CATALOG)
     assert (source.kind, source.licence, source.default_name) == ("llm", expected, "My-Model.Q8_0")
     assert (source.identity.kind, source.identity.name) == ("gguf", "My-Model.Q8_0.gguf")
+
+
+def test_a_converted_folder_with_a_link_to_elsewhere_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    """Fault 9."""
+    store = ModelStore(tmp_path / "store", catalog={})
+    folder = tmp_path / "folder"
+    shutil.copytree(store.pull(str(tiny_bert), name="words").path, folder)
+    store.pull(str(folder), name="whole")
+    (tmp_path / "secret.txt").write_text("secret")
+    (folder / "notes.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(CorruptModel, match=r"notes\.txt: is a link that leaves the model folder"):
+        store.pull(str(folder), name="again")
 
 
 def test_a_file_that_only_claims_to_be_gguf_is_corrupt(tmp_path: Path) -> None:

@@ -139,13 +139,13 @@ class SteppedExecutor(MemoryExecutor):
     def decode_runs(self) -> int:
         return sum(kind == "decode" for kind, _, _ in self.runs)
 
-    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int) -> Logits:
+    def prefill(self, slot: int, ids: Ids, past: int, *, rows: int, top: bool = False) -> Logits:
         self.runs.append(("prefill", slot, len(ids)))
         self.faults("prefill", slot, len(ids))
         self.single_tokens += len(ids) == 1 and past > 0
         return super().prefill(slot, ids, past, rows=rows)
 
-    def decode(self, first: int, ids: Ids, past: Ids) -> Logits:
+    def decode(self, first: int, ids: Ids, past: Ids, *, top: bool = False) -> Logits:
         if self._steps is not None and not self._steps.acquire(blocking=False):
             self._blocked.release()
             assert self._steps.acquire(timeout=60), "no decode run was let"

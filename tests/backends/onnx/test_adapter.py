@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import pytest
 
 from backends.config import EngineSettings
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, CorruptModel, StackError, Unsupported
+from backends.errors import BadRequest, Conflict, CorruptModel, StackError, Unavailable, Unsupported
 from backends.generation import collect
 from backends.inference import GenerateRequest, Sampling, TextPrompt
 from backends.models.store import ModelStore
-from backends.onnx.adapter import ADAPTER_FILE, BASE, Adapter, add_adapters, load_graph, matrices, read_adapter
+from backends.onnx.adapter import ADAPTER_FILE, Adapter, matrices, read_adapter
 from backends.onnx.config import MODEL_FILE, DecoderConfig, Precision, read_model_config
 from backends.onnx.convert import convert_decoder
 from backends.onnx.convert.adapter import convert_adapter
@@ -25,35 +24,25 @@ from backends.onnx.executor import OnnxExecutor
 from backends.onnx.generator import OnnxTextGenerator
 from backends.onnx.kv_cache import HostKvCache, KvLayout, kv_dtype
 from backends.onnx.residency import Residency
-from backends.onnx.session import open_session
 from backends.onnx.shared_session import SharedSession
 from tests.backends.onnx.convert import architectures
-from tests.backends.onnx.convert.adapters import ALPHA, factors, peft_config, write_merged, write_peft
+from tests.backends.onnx.convert.adapters import ALPHA, factors, peft_config, shared_session, write_merged, write_peft
 from tests.backends.onnx.convert.architectures import CONFIGS, PROMPT, PROMPT_TEXT
 
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "phi3"]
+SLOTS = 8
 SETTINGS = EngineSettings(device="cpu", threads=2, slots=4, prefill_chunk=16)
 
 
-def shared(directory: Path) -> SharedSession:
-    file = directory / MODEL_FILE
-
-    def reopen(groups: Any) -> Any:
-        graph = load_graph(file)
-        add_adapters(graph, groups)
-        return open_session(file, "cpu", 2, graph=graph.SerializeToString())[0]
-
-    return SharedSession(open_session(file, "cpu", 2)[0], sizes=partial(matrices, file), reopen=reopen)
-
-
-def executor(directory: Path, weights: SharedSession, adapter: Adapter = BASE) -> OnnxExecutor:
+def executor(directory: Path, weights: SharedSession) -> OnnxExecutor:
     config = read_model_config(directory)
     assert isinstance(config, DecoderConfig)
-    layout = KvLayout(config.layers, 3, config.kv_heads, 64, config.head_dim, kv_dtype(config.kv_dtype))
-    return OnnxExecutor(weights, HostKvCache(layout), config.vocab, adapter)
+    layout = KvLayout(config.layers, SLOTS, config.kv_heads, 64, config.head_dim, kv_dtype(config.kv_dtype))
+    return OnnxExecutor(weights, HostKvCache(layout), config.vocab, matrices(directory / MODEL_FILE))
 
 
-def logits(run: OnnxExecutor, slot: int = 0) -> np.ndarray:
+def logits(run: OnnxExecutor, adapter: Adapter | None = None, slot: int = 0) -> np.ndarray:
+    run.begin(slot, adapter)
     return run.prefill(slot, np.array(PROMPT), 0, rows=len(PROMPT)).copy()
 
 
@@ -82,35 +71,139 @@ def test_base_and_adapter_have_the_logits_of_the_merged_model(
     tmp_path: Path, family: str, precision: Precision, tolerance: float
 ) -> None:
     directory, adapter, merged = built(tmp_path, family, precision, rank=8)
-    weights = shared(directory)
-    base = executor(directory, weights)
-    plain = logits(base)
-    weights.make_room(adapter)
-    changed = logits(executor(directory, weights, adapter))
-    expected = logits(executor(merged, shared(merged)))
+    weights = shared_session(directory)
+    run = executor(directory, weights)
+    plain = logits(run)
+    weights.add(adapter)
+    changed = logits(run, adapter)
+    expected = logits(executor(merged, shared_session(merged)))
     assert error(changed, expected) < tolerance
     assert error(plain, expected) > 1.5 * error(changed, expected)
-    assert np.array_equal(logits(base), plain), "the base answers differently beside an adapter"
+    assert np.array_equal(logits(run), plain), "the base answers differently beside an adapter"
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8, 40])
 def test_an_adapters_sequences_are_the_same_alone_and_together_and_however_cut(tmp_path: Path, rank: int) -> None:
     directory, adapter, _ = built(tmp_path, "llama", "int8", rank)
-    weights = shared(directory)
-    weights.make_room(adapter)
-    run = executor(directory, weights, adapter)
-    whole = logits(run)[-1]
+    weights = shared_session(directory)
+    weights.add(adapter)
+    run = executor(directory, weights)
+    whole = logits(run, adapter)[-1].copy()
     for cut in (2, 5, 13, 30):
+        run.begin(1, adapter)
         run.prefill(1, np.array(PROMPT[:cut]), 0, rows=0)
         (found,) = run.prefill(1, np.array(PROMPT[cut:]), cut, rows=1)
         assert np.array_equal(found, whole)
-    prompts = [PROMPT[:4], PROMPT, PROMPT[7:25]]
+    assert_the_same_alone_and_together(run, [adapter, adapter, adapter])
+
+
+def assert_the_same_alone_and_together(run: OnnxExecutor, adapters: list[Adapter | None]) -> None:
+    """One sequence with each of the adapters, of different lengths."""
+    prompts = [PROMPT[slot % 5 : 4 + 3 * slot] for slot in range(len(adapters))]
     past = np.array([len(prompt) for prompt in prompts])
     alone = []
-    for slot, prompt in enumerate(prompts):
+    for slot, (prompt, adapter) in enumerate(zip(prompts, adapters, strict=True)):
+        run.begin(slot, adapter)
         run.prefill(slot, np.array(prompt), 0, rows=1)
         alone.append(run.decode(slot, np.array([7]), past[slot : slot + 1])[0].copy())
-    assert np.array_equal(run.decode(0, np.array([7, 7, 7]), past), np.array(alone))
+    together = run.decode(0, np.full(len(adapters), 7), past)
+    for row, expected in zip(together, alone, strict=True):
+        assert np.array_equal(row, expected)
+
+
+@pytest.mark.parametrize("ranks", [(8, 8, 8), (3, 20, 40), (16, 40, 128)], ids=str)
+def test_several_adapters_and_the_base_decode_together_to_the_bit_as_alone(
+    tmp_path: Path, ranks: tuple[int, ...]
+) -> None:
+    """Also those that are too wide to share a run."""
+    config = CONFIGS["llama"]
+    directory = tmp_path / "base"
+    convert_decoder(architectures.write_folder(tmp_path / "source", config), directory, precision="int8")
+    weights = shared_session(directory)
+    run = executor(directory, weights)
+    adapters: list[Adapter | None] = [None]
+    for seed, rank in enumerate(ranks):
+        changes = factors(config, rank, seed, "[qv]_proj" if seed == 1 else ".*_proj")
+        convert_adapter(write_peft(tmp_path / f"{seed}", changes, peft_config(rank)), directory, tmp_path / f"a{seed}")
+        adapter = read_adapter(tmp_path / f"a{seed}")
+        weights.add(adapter)
+        adapters.append(adapter)
+        assert_the_same_alone_and_together(run, [adapter, None])
+    assert_the_same_alone_and_together(run, adapters)
+    assert_the_same_alone_and_together(run, [*adapters[::-1], *adapters[1:]])
+    assert adapters[1] is not None
+    weights.remove(adapters[1])
+    assert_the_same_alone_and_together(run, adapters[2:])
+
+
+def test_the_default_model_decodes_with_several_adapters_to_the_bit_as_with_each_alone(smollm2_dir: Path) -> None:
+    """The shapes of a real model, at which ONNX Runtime's products are cut into other pieces than at small ones."""
+    sizes, random = matrices(smollm2_dir / MODEL_FILE), np.random.default_rng(0)
+    weights = shared_session(smollm2_dir)
+    run = executor(smollm2_dir, weights)
+    adapters: list[Adapter | None] = [None, None]
+    for rank in (5, 16, 24):
+        shapes = {name: ((inputs, rank), (rank, outputs)) for name, (inputs, outputs) in sizes.items()}
+        adapter = Adapter(
+            {n: tuple((random.normal(size=s) / 50).astype(np.float32) for s in pair) for n, pair in shapes.items()}  # type: ignore[misc]
+        )
+        weights.add(adapter)
+        adapters.append(adapter)
+    assert_the_same_alone_and_together(run, [*adapters, *adapters[2:]])
+    plain = executor(smollm2_dir, shared_session(smollm2_dir))
+    assert np.array_equal(logits(run), logits(plain)), "the base answers differently beside adapters"
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    a, b = np.zeros((64, 4), np.float32), np.full((4, 64), np.inf, np.float32)
+    Adapter({"0.o": (a, b)}).save(tmp_path / ADAPTER_FILE)
+    with pytest.raises(CorruptModel, match="not finite"):
+        read_adapter(tmp_path)
+
+
+def test_arrays_that_are_larger_than_their_file_are_refused(tmp_path: Path) -> None:
+    """Fault 9."""
+    file = tmp_path / ADAPTER_FILE
+    arrays: dict[str, Any] = {"0.o.a": np.zeros((1 << 20, 8), np.float32), "0.o.b": np.zeros((8, 64), np.float32)}
+    np.savez_compressed(file, **arrays)
+    with pytest.raises(CorruptModel, match="compressed"):
+        read_adapter(tmp_path)
+    np.savez(file, **{"0.o.a": np.zeros((64, 8), np.float32), "0.o.b": np.zeros((8, 64), np.float32)})
+    claimed = file.read_bytes().replace(b"(64, 8), }          ", b"(99999999999, 999), }")
+    assert claimed != file.read_bytes()
+    file.write_bytes(claimed)
+    with pytest.raises(CorruptModel, match="cannot be read"):
+        read_adapter(tmp_path)
+
+
+def test_factors_of_adapters_that_no_run_has_wanted_for_long_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backends.onnx.executor.BATCHES", 2)
+    directory, adapter, _ = built(tmp_path, "llama", "int8", 8)
+    weights = shared_session(directory)
+    run = executor(directory, weights)
+    adapters = [Adapter(adapter.factors) for _ in range(4)]
+    for each in adapters:
+        weights.add(each)
+    for _ in range(2):
+        assert_the_same_alone_and_together(run, [*adapters, None])
+    assert len(run._batches) == 2
+    bound = {id(each.batch) for kept in (run._decode_runs, run._prefill_bindings) for each in kept.values()}
+    assert bound <= {id(None), *map(id, run._batches.values())}
+
+
+def test_without_an_adapter_in_the_batch_the_plain_graph_runs(tmp_path: Path) -> None:
+    directory, adapter, _ = built(tmp_path, "llama", "int8", 8)
+    weights = shared_session(directory)
+    weights.add(adapter)
+    run = executor(directory, weights)
+    assert weights.wide is not None
+    weights.wide = None  # whoever needs it now fails
+    logits(run)
+    assert run.decode(0, np.array([7]), np.array([len(PROMPT)])).shape == (1, CONFIGS["llama"]["vocab_size"])
+    with pytest.raises(AssertionError):
+        logits(run, adapter)
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +268,9 @@ def test_base_and_adapters_are_served_beside_each_other_as_their_merged_models_w
     assert len({found[name, PROMPT_TEXT].text for name in ("tiny", "one", "two")}) == 3
     again = {key: collect(served.generate(context, ask(*key))) for key in expected}
     assert {key: answer.text for key, answer in again.items()} == {key: a.text for key, a in found.items()}
-    assert served.stats()["one"].reused_tokens > 0
-    assert len({id(engine.weights) for _, engine in served._engines()}) == 1
+    assert served.stats().keys() == {"tiny"}
+    assert served.stats()["tiny"].reused_tokens > 0
+    assert len({id(engine.scheduler) for _, engine in served._engines()}) == 1
 
 
 def test_an_adapter_takes_no_copy_of_its_base_on_disk_or_in_the_budget(
@@ -197,6 +291,18 @@ def test_an_adapter_takes_no_copy_of_its_base_on_disk_or_in_the_budget(
         threading.Event().wait(0.01)
     assert residency.unload("tiny")
     assert residency.loaded() == {}, "an adapter stayed without its base"
+
+
+def test_a_budget_for_the_base_alone_is_said_to_be_too_small_for_its_adapter(
+    folders: Path, store: ModelStore, context: CallContext, generators: Callable[..., OnnxTextGenerator]
+) -> None:
+    store.pull(str(folders / "one"))
+    generator = generators(store, residency=Residency(budget_bytes=store.size("tiny") + 1))
+    for _ in range(2):  # whether the base is loaded or not
+        with pytest.raises(Unavailable, match=r"one with its base tiny takes .* engine\.memory_mb is") as refused:
+            generator.generate(context, ask("one"))
+        assert refused.value.retry_after_s is None
+        assert collect(generator.generate(context, ask("tiny"))).completion_tokens
 
 
 def test_a_base_is_not_removed_or_replaced_under_its_adapters(

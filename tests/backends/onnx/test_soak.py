@@ -1,11 +1,15 @@
-"""Two thousand requests of all kinds on the real model: nothing leaks."""
+"""Two thousand requests of all kinds on the real model, and fifty loads of it: nothing leaks."""
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 import threading
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backends.config import EngineSettings
@@ -16,10 +20,15 @@ from backends.inference import GenerateRequest, Sampling, TextPrompt
 from backends.models.catalog import DEFAULT_LLM
 from backends.models.store import ModelStore
 from backends.onnx.generator import OnnxTextGenerator
+from backends.onnx.residency import Residency
 from generated.models import JsonSchemaResponseFormat
+from tests.backends.onnx.convert import tiny
+from tests.backends.onnx.convert.adapters import peft_config
 from tests.measures import held_by, joined
+from tests.server.processes import until
 
 REQUESTS, CLIENTS = 2000, 20
+CYCLES = 50
 FORM = JsonSchemaResponseFormat(
     json_schema={"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}}}
 )
@@ -74,3 +83,48 @@ def test_memory_descriptors_and_threads_stay_what_they_are(model_store: ModelSto
         stats.finished + stats.cancelled == REQUESTS // 4 // CLIENTS * CLIENTS + REQUESTS * 3 // 4 // CLIENTS * CLIENTS
     )
     generator.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_model_and_its_adapter_that_are_loaded_and_given_up_leave_nothing_behind(
+    model_store: ModelStore, tmp_path: Path
+) -> None:
+    store = store_with_adapter(model_store, tmp_path)
+    settings = EngineSettings(device="cpu", slots=4, max_context=1024, prefix_cache_mb=64)
+    residency = Residency()
+    generator = OnnxTextGenerator(store, settings, residency=residency)
+    held = []
+    for cycle in range(CYCLES):
+        context = CallContext(request_id=str(cycle))
+        for model in ("adapter", DEFAULT_LLM):
+            assert collect(generator.generate(context, GenerateRequest(model, TextPrompt("A"), Sampling(max_tokens=3))))
+        until(lambda: not any(model.busy for model in residency.loaded().values()), "end of the answers")
+        assert residency.unload(DEFAULT_LLM)
+        held.append(held_by())
+    before, after = held[4], held[-1]
+    print(f"{CYCLES} cycles; after the fifth: {before}; after the last: {after}")
+    assert after.descriptors <= before.descriptors + 2
+    assert after.threads <= before.threads + 2
+    assert after.resident_mb <= before.resident_mb + 60
+    generator.close()
+
+
+def store_with_adapter(model_store: ModelStore, directory: Path) -> ModelStore:
+    """A store with the default model, and `adapter`, of which the factors are random."""
+    store = ModelStore(directory / "models", catalog={})
+    shutil.copytree(model_store.path(DEFAULT_LLM), store.root / model_store.path(DEFAULT_LLM).name)
+    random_factors = np.random.default_rng(0)
+    tensors = {
+        f"base_model.model.model.layers.{layer}.self_attn.{name}_proj.lora_{part}.weight": (
+            random_factors.normal(size=shape).astype(np.float32) / 50
+        )
+        for layer in range(30)
+        for name, outputs in (("q", 576), ("v", 192))
+        for part, shape in (("A", (8, 576)), ("B", (outputs, 8)))
+    }
+    (directory / "adapter").mkdir()
+    (directory / "adapter" / "adapter_config.json").write_text(json.dumps(peft_config(8)))
+    tiny.write_safetensors(directory / "adapter" / "adapter_model.safetensors", tensors)
+    store.pull(str(directory / "adapter"), base=DEFAULT_LLM)
+    return store

@@ -11,7 +11,7 @@ from backends.context import CallContext
 from backends.errors import Cancelled, DeadlineExceeded, Unavailable, UnknownReference, Unsupported
 from backends.inference import EmbedRequest, ModelLimits, TokenizeRequest
 from backends.openai.embedder import OpenAIEmbedder
-from backends.wire import LoopbackEmbedder
+from tests.backends.loopback import LoopbackEmbedder
 from tests.backends.openai.conftest import Connect
 from tests.backends.openai.stand_in import Connection, StandIn, document
 

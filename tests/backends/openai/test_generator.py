@@ -31,8 +31,8 @@ from backends.inference import (
 )
 from backends.openai.generator import OpenAITextGenerator
 from backends.ports import TextGenerator
-from backends.wire import LoopbackTextGenerator
 from generated.models import ToolCall, UserMessage
+from tests.backends.loopback import LoopbackTextGenerator
 from tests.backends.openai.conftest import Connect
 from tests.backends.openai.stand_in import (
     DEADLINE_S,

@@ -16,6 +16,7 @@ from backends.ports import ResourceStore, VectorChunk, VectorIndex
 from backends.resources import VectorDbs
 from backends.stack import Backends
 from generated.models import RegisterModelRequest, RegisterVectorDbRequest, VectorDB
+from tests.backends.lance.vector_suite import tables_of
 
 
 def request(vector_db_id: str = "db", model: str = "embed", **members: object) -> RegisterVectorDbRequest:
@@ -56,7 +57,7 @@ def test_a_registered_db_has_its_models_dimension_and_an_empty_table(
     assert stack.vector_dbs.list(context) == [registered]
     table = table_of(stack.store, context, "my/db::1")
     assert uuid.UUID(table.removeprefix("vector_db_"))
-    assert index.tables() == [table]
+    assert tables_of(index) == [table]
     assert index.count(context, table) == 0
 
 
@@ -75,7 +76,7 @@ def test_a_dimension_that_is_not_the_models_is_refused_with_both(
     with pytest.raises(BadRequest, match="embedding_dimension is 99, the vectors of model 'embed' have 384") as refused:
         stack.vector_dbs.register(context, request("wrong", embedding_dimension=99))
     assert refused.value.where == "/embedding_dimension"
-    assert len(index.tables()) == 1
+    assert len(tables_of(index)) == 1
 
 
 @pytest.mark.parametrize("model", ["talk", "nobody"])
@@ -112,7 +113,7 @@ def test_an_empty_db_takes_another_embedding_model(stack: Backends, context: Cal
     assert stack.vector_dbs.open(context, "db").model == "embed-2"
     new = table_of(stack.store, context)
     assert new != old
-    assert index.tables() == [new]
+    assert tables_of(index) == [new]
     assert list(stack.store.unclaimed()) == []
 
 
@@ -122,7 +123,7 @@ def test_a_db_with_chunks_keeps_its_embedding_model(stack: Backends, context: Ca
     with pytest.raises(Conflict, match="'db' holds 1 chunks of embedding model 'embed'"):
         stack.vector_dbs.register(context, request(model="embed-2"))
     assert stack.vector_dbs.get(context, "db") == before
-    assert index.tables() == [table_of(stack.store, context)]
+    assert tables_of(index) == [table_of(stack.store, context)]
 
 
 def test_unregistering_removes_the_data(stack: Backends, context: CallContext, index: VectorIndex) -> None:
@@ -130,7 +131,7 @@ def test_unregistering_removes_the_data(stack: Backends, context: CallContext, i
     insert_one(stack, context)
     stack.vector_dbs.unregister(context, "db")
     assert stack.vector_dbs.get(context, "db") is None
-    assert index.tables() == []
+    assert tables_of(index) == []
     assert list(stack.store.unclaimed()) == []
     with pytest.raises(NotFound, match="vector db 'db' not found"):
         stack.vector_dbs.unregister(context, "db")
@@ -151,7 +152,7 @@ def test_a_caller_who_goes_away_while_unregistering_leaves_no_table(
     with monkeypatch.context() as patched:
         patched.setattr(stack.store, "put", put_and_go)
         stack.vector_dbs.unregister(context, "db")
-    assert index.tables() == []
+    assert tables_of(index) == []
 
 
 def test_a_db_whose_embedding_model_is_gone_or_has_another_size_says_so(stack: Backends, context: CallContext) -> None:
@@ -259,7 +260,7 @@ def test_an_insert_into_a_db_that_is_about_to_be_replaced_keeps_it(
             stack.vector_dbs.register(context, request(model="embed-2"))
     assert stack.vector_dbs.get(context, "db") == before
     assert index.count(context, table_of(stack.store, context)) == 1
-    assert index.tables() == [table_of(stack.store, context)]
+    assert tables_of(index) == [table_of(stack.store, context)]
 
 
 def test_an_insert_between_the_first_look_and_the_announcement_keeps_the_db(
@@ -278,7 +279,7 @@ def test_an_insert_between_the_first_look_and_the_announcement_keeps_the_db(
             stack.vector_dbs.register(context, request(model="embed-2"))
     assert stack.vector_dbs.get(context, "db") == before
     assert index.count(context, table_of(stack.store, context)) == 1
-    assert index.tables() == [table_of(stack.store, context)]
+    assert tables_of(index) == [table_of(stack.store, context)]
 
 
 @pytest.mark.parametrize(("change", "fate"), [("replace", "replaced"), ("remove", "removed")])
@@ -339,7 +340,7 @@ def test_many_that_register_the_same_db_at_once_leave_one_table(
     with ThreadPoolExecutor(8) as pool:
         registered = list(pool.map(lambda _: stack.vector_dbs.register(context, request()), range(16)))
     assert set(map(repr, registered)) == {repr(stack.vector_dbs.get(context, "db"))}
-    assert index.tables() == [table_of(stack.store, context)]
+    assert tables_of(index) == [table_of(stack.store, context)]
     insert_one(stack, context)
 
 
@@ -358,7 +359,7 @@ def test_registering_and_unregistering_at_once_leave_no_table_without_a_db(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(flip, range(40)))
     left = [table_of(stack.store, context)] if stack.vector_dbs.get(context, "db") else []
-    assert index.tables() == left
+    assert tables_of(index) == left
 
 
 class Killed(BaseException):
@@ -382,11 +383,11 @@ def test_a_kill_while_registering_leaves_a_table_only_until_it_is_collected(
         patched.setattr(type(owner), place, lambda self, *a, **k: die(*a, **k))
         with pytest.raises(Killed):
             stack.vector_dbs.register(context, request())
-    assert len(index.tables()) == 2
+    assert len(tables_of(index)) == 2
     assert stack.vector_dbs.collect(context) == 0, "another process may be registering it right now"
     expire_reservations(stack, monkeypatch)
     assert stack.vector_dbs.collect(context) == 1
-    assert index.tables() == [table_of(stack.store, context, "other")]
+    assert tables_of(index) == [table_of(stack.store, context, "other")]
     assert stack.vector_dbs.collect(context) == 0
 
 
@@ -403,9 +404,9 @@ def test_a_kill_while_unregistering_leaves_a_table_only_until_the_next_start(
         with pytest.raises(Killed):
             stack.vector_dbs.unregister(context, "db")
     assert stack.vector_dbs.get(context, "db") is None
-    assert len(index.tables()) == 1
+    assert len(tables_of(index)) == 1
     assert stack.vector_dbs.collect(context) == 1
-    assert index.tables() == []
+    assert tables_of(index) == []
 
 
 def test_a_table_that_cannot_be_made_leaves_nothing_registered(
@@ -420,7 +421,7 @@ def test_a_table_that_cannot_be_made_leaves_nothing_registered(
             stack.vector_dbs.register(context, request())
     assert stack.vector_dbs.list(context) == []
     stack.vector_dbs.register(context, request())
-    assert index.tables() == [table_of(stack.store, context)]
+    assert tables_of(index) == [table_of(stack.store, context)]
 
 
 def test_a_commit_whose_answer_got_lost_keeps_its_table(
@@ -449,7 +450,7 @@ def test_tables_that_sql_never_named_are_left_alone(
     index.create(context, "vector_db_of_another_server", 8)
     expire_reservations(stack, monkeypatch)
     assert stack.vector_dbs.collect(context) == 0
-    assert index.tables() == ["vector_db_of_another_server"]
+    assert tables_of(index) == ["vector_db_of_another_server"]
 
 
 def test_a_key_that_registers_what_is_shared_gets_a_table_of_its_own(
@@ -470,12 +471,12 @@ def test_a_db_of_one_key_that_hides_a_shared_one_leaves_its_table(
     alice = CallContext(request_id="a", owner="alice")
     stack.vector_dbs.register(alice, request(model="embed-2"))
     shared, hers = table_of(stack.store, context), table_of(stack.store, alice)
-    assert sorted(index.tables()) == sorted({shared, hers})
+    assert sorted(tables_of(index)) == sorted({shared, hers})
     stack.vector_dbs.unregister(alice, "db")
-    assert index.tables() == [shared]
+    assert tables_of(index) == [shared]
     with pytest.raises(Forbidden, match="'db' is shared by all keys"):
         stack.vector_dbs.unregister(alice, "db")
-    assert index.tables() == [shared]
+    assert tables_of(index) == [shared]
     assert stack.vector_dbs.get(alice, "db") == stack.vector_dbs.get(context, "db")
 
 
@@ -483,7 +484,7 @@ def test_ids_of_tables_can_be_given(stack: Backends, context: CallContext, index
     numbers = itertools.count(1)
     dbs = VectorDbs(stack.store, stack.providers, stack.models, new_id=lambda: uuid.UUID(int=next(numbers)))
     dbs.register(context, request())
-    assert index.tables() == ["vector_db_00000000-0000-0000-0000-000000000001"]
+    assert tables_of(index) == ["vector_db_00000000-0000-0000-0000-000000000001"]
 
 
 def expire_reservations(stack: Backends, monkeypatch: pytest.MonkeyPatch) -> None:

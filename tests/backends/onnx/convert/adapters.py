@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from backends.onnx.config import MODEL_FILE
+from backends.onnx.session import open_session
+from backends.onnx.shared_session import SharedSession
 from tests.backends.onnx.convert import architectures, tiny
 from tests.backends.onnx.convert.architectures import Array
 
@@ -56,3 +62,18 @@ def write_merged(folder: Path, config: dict[str, Any], changes: dict[str, tuple[
     for name, (a, b) in changes.items():
         tensors[name] = tensors[name] + np.float32(scale) * (b @ a)
     return tiny.write_folder(folder, {**config, "torch_dtype": "float32"}, tensors)
+
+
+def shared_session(directory: Path) -> SharedSession:
+    """The sessions of a converted model that takes adapters."""
+
+    def opened(graph: Any = None, folder: Path | None = None, packed: Path | None = None) -> Any:
+        data = None if graph is None else graph.SerializeToString()
+        return open_session((folder or directory) / MODEL_FILE, "cpu", 2, graph=data, packed=packed)[0]
+
+    @contextmanager
+    def temporary() -> Iterator[Path]:
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+
+    return SharedSession(opened(), opened, temporary)

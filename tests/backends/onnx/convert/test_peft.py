@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from backends.onnx.adapter import add_adapters, load_graph, matrices, read_adapter
+from backends.onnx.adapter import matrices, read_adapter
 from backends.onnx.config import MODEL_FILE, DecoderConfig, read_model_config
 from backends.onnx.convert import convert_decoder
 from backends.onnx.convert.adapter import convert_adapter
 from backends.onnx.executor import OnnxExecutor
 from backends.onnx.kv_cache import HostKvCache, KvLayout, kv_dtype
-from backends.onnx.session import open_session
-from backends.onnx.shared_session import SharedSession
 from tests.backends.onnx.convert import architectures
+from tests.backends.onnx.convert.adapters import shared_session
 from tests.backends.onnx.convert.architectures import CONFIGS, PROMPT
 from tests.backends.onnx.convert.golden import make_logits
 
@@ -47,21 +45,12 @@ def test_an_adapter_has_the_logits_of_the_model_that_peft_merges(tmp_path: Path,
 
     convert_decoder(folder, tmp_path / "base", precision="fp32")
     convert_adapter(tmp_path / "peft", tmp_path / "base", tmp_path / "adapter")
-    file, config, adapter = (
-        tmp_path / "base" / MODEL_FILE,
-        read_model_config(tmp_path / "base"),
-        read_adapter(tmp_path / "adapter"),
-    )
+    config, adapter = read_model_config(tmp_path / "base"), read_adapter(tmp_path / "adapter")
     assert isinstance(config, DecoderConfig)
-
-    def reopen(groups: Any) -> Any:
-        graph = load_graph(file)
-        add_adapters(graph, groups)
-        return open_session(file, "cpu", 2, graph=graph.SerializeToString())[0]
-
-    shared = SharedSession(open_session(file, "cpu", 2)[0], sizes=partial(matrices, file), reopen=reopen)
-    shared.make_room(adapter)
+    weights = shared_session(tmp_path / "base")
+    weights.add(adapter)
     layout = KvLayout(config.layers, 1, config.kv_heads, 64, config.head_dim, kv_dtype(config.kv_dtype))
-    run = OnnxExecutor(shared, HostKvCache(layout), config.vocab, adapter)
+    run = OnnxExecutor(weights, HostKvCache(layout), config.vocab, matrices(tmp_path / "base" / MODEL_FILE))
+    run.begin(0, adapter)
     found = run.prefill(0, np.array(PROMPT), 0, rows=len(PROMPT))
     assert np.sqrt(((found - expected) ** 2).mean() / (expected**2).mean()) < 1e-5
