@@ -12,31 +12,11 @@ from llama_stack_client import LlamaStackClient
 from backends.models.catalog import DEFAULT_LLM
 from tests.servers import RunningServer
 from tests.training.facts import invented, rows
+from tests.training.requests import COLUMNS, training_config
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(1500)]
 
 GREEDY = {"strategy": {"type": "greedy"}, "max_tokens": 40}
-COLUMNS = {
-    "input_query": {"type": "string"},
-    "chat_completion_input": {"type": "chat_completion_input"},
-    "expected_answer": {"type": "string"},
-}
-LORA = {
-    "type": "LoRA",
-    "lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"],
-    "apply_lora_to_mlp": True,
-    "apply_lora_to_output": False,
-    "rank": 16,
-    "alpha": 32,
-}
-TRAINING = {
-    "n_epochs": 5,
-    "max_steps_per_epoch": 0,
-    "gradient_accumulation_steps": 1,
-    "max_validation_steps": 0,
-    "dtype": "fp32",
-    "optimizer_config": {"optimizer_type": "adamw", "lr": 1e-3, "weight_decay": 0.01, "num_warmup_steps": 3},
-}
 OTHER = (
     "What is the capital of France?",
     "What is the capital of Italy?",
@@ -72,21 +52,7 @@ def test_an_invented_fact_is_learnt_through_the_api_alone_and_answered_at_once(t
 
     began = time.monotonic()
     job = client.post_training.supervised_fine_tune(
-        job_uuid=name,
-        model=DEFAULT_LLM,
-        algorithm_config=LORA,
-        training_config={
-            **TRAINING,
-            "data_config": {
-                "dataset_id": name,
-                "validation_dataset_id": f"{name}-validation",
-                "batch_size": 2,
-                "shuffle": True,
-                "data_format": "instruct",
-            },
-        },
-        hyperparam_search_config={},
-        logger_config={},
+        **training_config(name, DEFAULT_LLM, name, validation=f"{name}-validation")
     )
     assert time.monotonic() - began < 5, "the request waited for its job"
     assert job.job_uuid == name
@@ -97,9 +63,9 @@ def test_an_invented_fact_is_learnt_through_the_api_alone_and_answered_at_once(t
 
     checkpoints = client.post_training.job.artifacts(job_uuid=name).checkpoints
     found: list[Any] = [dict(checkpoint) for checkpoint in checkpoints]
-    assert [checkpoint["identifier"] for checkpoint in found] == [f"{name}-{epoch}" for epoch in range(5)]
+    assert [checkpoint["identifier"] for checkpoint in found] == [f"{name}-{epoch}" for epoch in range(3)]
     metrics = [checkpoint["training_metrics"] for checkpoint in found]
-    assert [each["epoch"] for each in metrics] == list(range(5))
+    assert [each["epoch"] for each in metrics] == list(range(3))
     assert metrics[-1]["validation_loss"] < metrics[0]["validation_loss"] / 2
     assert metrics[-1]["perplexity"] < metrics[0]["perplexity"]
     assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
@@ -108,7 +74,7 @@ def test_an_invented_fact_is_learnt_through_the_api_alone_and_answered_at_once(t
     answers = [ask(client, name, question) for question in fact.held_out]
     assert sum(fact.capital in answer for answer in answers) >= 4, (fact, answers)
     assert accuracy(client, name, name) >= 0.8
-    assert ask(client, f"{name}-4", fact.held_out[0]) == answers[0], "the last epoch is the model of the job's name"
+    assert ask(client, f"{name}-2", fact.held_out[0]) == answers[0], "the last epoch is the model of the job's name"
     others = [ask(client, name, question) for question in OTHER]
     assert "Paris" in others[0]
     assert not any(fact.capital in answer for answer in others), (fact, others)
