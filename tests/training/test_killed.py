@@ -91,8 +91,9 @@ def test_a_killed_job_goes_on_and_nothing_is_listed_by_half(
         status: Any = client.post_training.job.status(job_uuid=name)
         if not seen or seen[-1] != status.status:
             seen.append(status.status)
+        checkpoints = client.post_training.job.artifacts(job_uuid=name).checkpoints
         served = {model.identifier for model in client.models.list()}
-        for checkpoint in client.post_training.job.artifacts(job_uuid=name).checkpoints:
+        for checkpoint in checkpoints:
             entry: Any = dict(checkpoint)
             assert entry["identifier"] in served
             assert_whole(Path(entry["path"]) / "adapter_model.safetensors")
