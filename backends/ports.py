@@ -549,8 +549,11 @@ class ModelTrainer(Protocol):
         done: epochs that an earlier attempt has yielded already.
 
         Raises:
-            BadRequest: a row that cannot be learnt. Cancelled, and what `check` raises.
+            BadRequest: a row that cannot be learnt. StorageFull. Cancelled, and what `check` raises.
         """
+
+    def forget(self, job: Job) -> None:
+        """Drop what a later attempt at the job would go on from; what was yielded stays."""
 
 
 class RowScorer(Protocol):

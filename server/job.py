@@ -28,6 +28,9 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     end_with_starter()
+    # Threads of torch that wait for each other by spinning take the cores from the engine, and a step takes many times
+    # as long where other processes want them too. Read by the OpenMP library when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from backends.jobs.work import work_on
     from backends.jobs.works import WORKS, apis_of
     from backends.stack import open_backends

@@ -30,6 +30,11 @@ class RunningJob:
         """What earlier attempts have saved, in order."""
         return self._store.parts(self.job.key)
 
+    def is_unwanted(self) -> bool:
+        """Whether its client has cancelled it. Raises Unavailable."""
+        job = self._store.claimed(self._claimant)
+        return job is not None and job.cancel_requested
+
     def save_part(self, part: int, body: JsonObject) -> None:
         """Keep a piece of the result. Raises Cancelled, Conflict: another runner has taken the job over."""
         self.context.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from backends.errors import BadRequest
+from backends.jobs.records import Job
 from backends.jobs.running import RunningJob
 from backends.ports import JsonObject, TrainedEpoch
 from backends.training.plan import Plan
@@ -14,6 +15,9 @@ class MemoryTrainer:
     """ModelTrainer whose trained models are the model itself; the loss halves with each epoch, from 1."""
 
     def check(self, plan: Plan, model: str) -> None:
+        return
+
+    def forget(self, job: Job) -> None:
         return
 
     def train(

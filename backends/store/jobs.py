@@ -139,14 +139,18 @@ class SqlJobStore:
             last = found[-1].part
 
     def finish(self, claimant: str, *, result: JsonObject | None = None, reason: str = "") -> bool:
-        values = {
+        values: JsonObject = {
             "claimant": None,
             "state": "failed" if result is None else "completed",
             "result": result,
             "reason": reason,
-            "finished_at": self._now(),
         }
         with self._database.write() as connection:
+            job = _one(connection, jobs.c.claimant == claimant)
+            if job is None:
+                return False
+            # No job ends before it began, however the clock was set in between.
+            values["finished_at"] = max(self._now(), job.started_at or job.created_at)
             held = sa.update(jobs).where(jobs.c.claimant == claimant)
             return connection.execute(held.values(values)).rowcount == 1
 

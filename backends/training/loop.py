@@ -7,6 +7,7 @@ an epoch's state does what an uninterrupted one would have done.
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -116,14 +117,20 @@ class Trainer:
         return EpochMetrics(epoch, float(np.mean(losses)), self.validate())
 
     def save(self, file: Path) -> None:
-        """Write what `restore` needs: trained weights, optimiser and schedule."""
+        """Write what `restore` needs: trained weights, optimiser and schedule. The file is whole or not there."""
         import torch
 
         names = self._trained_names()
         state = {name: tensor for name, tensor in self.module.state_dict().items() if name in names}
-        torch.save(
-            {"weights": state, "optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}, file
-        )
+        partial = file.with_name(f"{file.name}.partial")
+        with partial.open("wb") as stream:
+            torch.save(
+                {"weights": state, "optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()},
+                stream,
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.rename(file)
 
     def restore(self, file: Path) -> None:
         """Go on from where `save` was called."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from backends.context import CallContext
-from backends.errors import BadRequest, Conflict, NoProvider, NotFound
-from backends.jobs.records import Job
+from backends.errors import BadRequest, Cancelled, Conflict, NoProvider, NotFound, StackError
+from backends.jobs.records import FINAL, Job
 from backends.jobs.running import RunningJob
 from backends.jobs.service import Jobs
 from backends.ports import JsonObject, ModelTrainer, TrainedEpoch
@@ -90,6 +90,20 @@ class Training:
         Raises:
             StackError: it has failed. Cancelled.
         """
+        trainer = self._trainer()
+        try:
+            return self._work(job, trainer)
+        except Cancelled:
+            if job.is_unwanted():
+                trainer.forget(job.job)
+            raise
+        except Conflict:  # another attempt goes on, from the states of this one
+            raise
+        except StackError:
+            trainer.forget(job.job)
+            raise
+
+    def _work(self, job: RunningJob, trainer: ModelTrainer) -> JsonObject:
         context, plan = job.context, plan_of(job.job.request)
         provider_id, base = self._models.stored_name(context, plan.model, where="/model")
         data = plan.training.data_config
@@ -100,8 +114,7 @@ class Training:
             else []
         )
         done = list(job.parts())
-        done = list(job.parts())
-        for epoch in self._trainer().train(job, plan, base, rows, held_out, len(done)):
+        for epoch in trainer.train(job, plan, base, rows, held_out, len(done)):
             served = f"{job.job.job_id}-{epoch.epoch}"
             self._serve(context, served, epoch.model, provider_id, plan, epoch.epoch)
             part: JsonObject = {"model": epoch.model, "checkpoint": _checkpoint(job.job.job_id, served, epoch)}
@@ -116,13 +129,7 @@ class Training:
             raise BadRequest(f"job_uuid has at most {LONGEST_ID} characters", where="/job_uuid")
         trainer = self._trainer()
         if self._jobs.get(context, "post_training", job_uuid) is None:
-            own = re.compile(f"{re.escape(job_uuid)}(-[0-9]+)?")
-            for model in self._models.list(context):
-                if own.fullmatch(model.identifier):
-                    raise Conflict(
-                        f"{model.identifier!r} is a model already, and a model of the job would be called so",
-                        where="/job_uuid",
-                    )
+            self._check_names(context, job_uuid)
         field = "/model" if plan.preference is None else "/finetuned_model"
         _, base = self._models.stored_name(context, plan.model, where=field)
         data = plan.training.data_config
@@ -131,6 +138,21 @@ class Training:
             self._datasets.check(context, data.validation_dataset_id, where=_VALIDATION)
         trainer.check(plan, base)
         return self._jobs.submit(context, "post_training", plan.model, body, job_uuid)
+
+    def _check_names(self, context: CallContext, job_uuid: str) -> None:
+        """Return if no model is called as those of the job will be. Raises Conflict."""
+        for model in self._models.list(context):
+            if _makes(job_uuid, model.identifier):
+                raise Conflict(
+                    f"{model.identifier!r} is a model already, and a model of the job would be called so",
+                    where="/job_uuid",
+                )
+        for other in self._jobs.list(context, "post_training"):
+            if other.state not in FINAL and (_makes(job_uuid, other.job_id) or _makes(other.job_id, job_uuid)):
+                raise Conflict(
+                    f"the job {other.job_id!r} is not done, and a model of it would be called as one of this job",
+                    where="/job_uuid",
+                )
 
     def _trainer(self) -> ModelTrainer:
         trainer = self._providers.resolve("post_training", None).trainer
@@ -154,6 +176,11 @@ class Training:
     def _checkpoints(self, job: Job) -> Iterator[Checkpoint]:
         for part in self._jobs.parts(job):
             yield Checkpoint.model_validate(part["checkpoint"])
+
+
+def _makes(job_uuid: str, model_id: str) -> bool:
+    """Whether a model of the job is called so."""
+    return re.fullmatch(f"{re.escape(job_uuid)}(-[0-9]+)?", model_id) is not None
 
 
 def _checkpoint(job_id: str, identifier: str, epoch: TrainedEpoch) -> JsonObject:

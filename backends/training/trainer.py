@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
+import os
 import resource
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from backends.errors import BadRequest, Forbidden, Unsupported
+from backends.errors import BadRequest, Forbidden, StackError, StorageFull, Unavailable, Unsupported
 from backends.jobs.records import Job
 from backends.jobs.running import RunningJob
 from backends.models.manifest import Precision
@@ -28,6 +31,7 @@ from backends.training.settings import TrainingSettings
 PACKAGES = ("torch", "transformers", "peft", "torchao")
 _REPORT_EVERY = 5
 """Optimiser steps between two words about the progress."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class TorchTrainer:
@@ -56,6 +60,9 @@ class TorchTrainer:
         validation: Sequence[JsonObject],
         done: int,
     ) -> Iterator[TrainedEpoch]:
+        if done >= plan.training.n_epochs:  # killed when only the last registration was left
+            self.forget(job.job)
+            return
         import torch
 
         from backends.training.loop import Trainer, merged_state
@@ -77,27 +84,33 @@ class TorchTrainer:
         trainer = Trainer(load_module(base.path, device), plan, examples, held_out, stepped)
         name = own_name(job.job)
         folder = self._work / name
-        folder.mkdir(parents=True, exist_ok=True)
-        first = done if done and (folder / f"state-{done - 1}.pt").is_file() else 0
+        first = done if done and _state(folder, done - 1).is_file() else 0
+        with _storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         if first:
-            trainer.restore(folder / f"state-{first - 1}.pt")
+            trainer.restore(_state(folder, first - 1))
         shape = StoredDecoder(base.path).shape
         for epoch in range(first, plan.training.n_epochs):
             metrics = trainer.epoch(epoch)
             state = merged_state(trainer.module, plan, lambda: load_module(base.path, "cpu"))
             source = TrainedSource(base, TrainedDecoder(shape, state), _precision(plan, base), job.job.job_id, epoch)
             stored = self._store.add(source, name=f"{name}-{epoch}")
-            path = self._keep_adapter(trainer.module, plan, folder, epoch) or stored.path
-            trainer.save(folder / f"state-{epoch}.pt")
-            for old in folder.glob("state-*.pt"):
-                if old.name != f"state-{epoch}.pt":
-                    old.unlink()
+            with _storage_errors(folder):
+                path = self._keep_adapter(trainer.module, plan, folder, epoch) or stored.path
+                trainer.save(_state(folder, epoch))
             if epoch >= done:
                 yield TrainedEpoch(
                     epoch, stored.name, str(path), metrics.train_loss, metrics.validation_loss, metrics.perplexity
                 )
-        for state_file in folder.glob("state-*.pt"):
-            state_file.unlink()
+            # Not before the epoch is written down: an attempt killed until then goes on from the state before it.
+            for old in folder.glob("state-*"):
+                if old != _state(folder, epoch):
+                    old.unlink()
+        self.forget(job.job)
+
+    def forget(self, job: Job) -> None:
+        for state_file in (self._work / own_name(job)).glob("state-*"):
+            state_file.unlink(missing_ok=True)
 
     def _examples(self, plan: Plan, base: StoredModel, rows: Sequence[JsonObject]) -> Sequence[Any]:
         from backends.training.examples import Reader, packed
@@ -119,8 +132,11 @@ class TorchTrainer:
             return None
         chosen = self._checkpoint_dir(plan)
         target = (folder if chosen is None else chosen / folder.name) / f"epoch-{epoch}"
-        shutil.rmtree(target, ignore_errors=True)
-        module.save_pretrained(str(target))
+        partial = target.with_name(f".{target.name}.partial")
+        for left in (partial, target):
+            shutil.rmtree(left, ignore_errors=True)
+        module.save_pretrained(str(partial))
+        partial.rename(target)
         return target
 
     def _checkpoint_dir(self, plan: Plan) -> Path | None:
@@ -146,6 +162,37 @@ class TorchTrainer:
         if not torch.cuda.is_available():
             raise Unsupported("the settings want CUDA for fine-tuning, and torch finds none here")
         return "cuda"
+
+
+def _state(folder: Path, epoch: int) -> Path:
+    """Where the state after an epoch lies, from which a later attempt goes on."""
+    return folder / f"state-{epoch}.pt"
+
+
+@contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """Raises StorageFull, Unavailable: the folder cannot be written."""
+    try:
+        yield
+    except StackError:
+        raise
+    except Exception as error:  # the libraries that write have classes of their own, with the system's words in them
+        cause = error
+        while not isinstance(cause, OSError) and isinstance(cause.__context__, Exception):
+            cause = cause.__context__
+        code = cause.errno if isinstance(cause, OSError) else None
+        full = [number for number in _NO_ROOM if code == number or f"(os error {number})" in str(error)]
+        if full:
+            raise StorageFull(
+                f"the state of the training cannot be written: {os.strerror(full[0])}", internal=str(folder)
+            ) from error
+        if isinstance(cause, PermissionError):
+            raise Unavailable(
+                f"the state of the training cannot be written: {cause.strerror}",
+                retry_after_s=None,
+                internal=str(folder),
+            ) from error
+        raise
 
 
 def own_name(job: Job) -> str:

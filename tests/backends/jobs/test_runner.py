@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,13 +14,14 @@ import pytest
 from backends.context import CallContext
 from backends.errors import BadRequest
 from backends.jobs.executions import ProcessExecution, ThreadExecution
-from backends.jobs.records import Job
+from backends.jobs.records import Job, JobKey
 from backends.jobs.runner import MAX_ATTEMPTS, Execution, Runner
 from backends.jobs.running import RunningJob
 from backends.jobs.work import Work, work_on
 from backends.memory.jobs import MemoryJobStore
 from backends.ports import JobStore
 from backends.stack import Backends
+from backends.store import SqlJobStore, open_database
 
 CONTEXT = CallContext(request_id="test")
 NO_BACKENDS = cast("Backends", None)
@@ -162,6 +164,35 @@ def test_a_job_whose_runner_has_died_is_taken_over_after_its_silence(store: JobS
     runner.tick()
     assert len(started) == 1
     assert job_of(store).attempt == 2
+
+
+def test_a_jump_of_the_time_of_day_takes_no_job_from_who_works_on_it(tmp_path: Path) -> None:
+    today = [datetime(2026, 1, 1, 12, tzinfo=UTC)]
+    store = SqlJobStore(open_database(f"sqlite:///{tmp_path / 'state.db'}"), now=lambda: today[0])
+    go_on = threading.Event()
+
+    def work(job: RunningJob, _backends: Backends) -> dict[str, Any]:
+        job.progress(begun=True)
+        assert go_on.wait(DEADLINE_S)
+        return {}
+
+    key = JobKey("eval", "", "j")
+    with running(store, in_threads(store, work)), running(store, in_threads(store, work)):
+        schedule(store)
+        wait_for(lambda: bool(job_of(store).progress))
+        for jump in (timedelta(hours=1), timedelta(hours=-2)):
+            today[0] += jump
+            beats = store.heartbeats(["eval"])[key]
+            wait_for(lambda beats=beats: store.heartbeats(["eval"])[key] > beats + 1)  # type: ignore[misc]
+            assert (job_of(store).state, job_of(store).attempt) == ("in_progress", 1)
+        go_on.set()
+        wait_for(lambda: job_of(store).state == "completed")
+    done = job_of(store)
+    assert done.attempt == 1
+    assert done.started_at is not None
+    assert done.finished_at is not None
+    assert done.started_at <= done.finished_at, "a job that ended before it began"
+    store.close()
 
 
 def test_a_job_whose_process_is_killed_is_tried_again_and_fails_in_the_end(store: JobStore) -> None:
