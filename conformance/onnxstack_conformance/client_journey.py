@@ -1,7 +1,8 @@
 """What the official client does with a server, as checks; a program of its own that runs under any version of it.
 
 `python client_journey.py` takes one JSON object on its standard input (url, headers, llm, embedder, run, read_only)
-and prints one: `{check: [outcome, message]}`, outcome being ok, broken or skipped. It imports nothing of the kit, so
+and prints one: `{check: [outcome, message, request]}`; outcome: ok, broken or skipped; request: method and path of the
+one that failed, where one did. It imports nothing of the kit, so
 that it runs in an environment that has the client alone.
 """
 
@@ -246,13 +247,15 @@ def main() -> None:
             try:
                 one.function(given)
             except Skipped as skipped:
-                outcomes[one.name] = ["skipped", str(skipped)]
+                outcomes[one.name] = ["skipped", str(skipped), ""]
             except Exception as error:  # What goes wrong here is what goes wrong for the client's users.
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 text = f"{type(error).__name__}: {error}"[:1000]
-                outcomes[one.name] = ["broken", text if isinstance(error, AssertionError) else f"{text} ({where.name})"]
+                message = text if isinstance(error, AssertionError) else f"{text} ({where.name})"
+                request = getattr(error, "request", None)
+                outcomes[one.name] = ["broken", message, f"{request.method} {request.url.path}" if request else ""]
             else:
-                outcomes[one.name] = ["ok", ""]
+                outcomes[one.name] = ["ok", "", ""]
     print(json.dumps(outcomes))
 
 

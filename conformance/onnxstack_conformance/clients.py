@@ -38,7 +38,7 @@ def interpreter(version: str, given: str | None) -> Path:
 
 
 def journey(stack: Stack, python: Path) -> dict[str, list[Any]]:
-    """The outcome and message of each check.
+    """The outcome of each check, its message, and the request that failed.
 
     Raises:
         RuntimeError: the program did not come to its end.

@@ -76,6 +76,16 @@ class Contract:
     def apis(self) -> list[str]:
         return sorted({operation.api for operation in self.operations.values()})
 
+    def at(self, request: str) -> Operation | None:
+        """The operation of a request, `METHOD /path`; ids may have slashes, so the longest path that fits is it."""
+        method, _, path = request.partition(" ")
+        fit = [
+            operation
+            for operation in self.operations.values()
+            if operation.method == method and re.fullmatch(re.sub(r"\\{\w+\\}", ".+", re.escape(operation.path)), path)
+        ]
+        return max(fit, key=lambda operation: len(operation.path), default=None)
+
     def resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         """The schema that a reference leads to, or the schema itself."""
         while "$ref" in schema:

@@ -13,12 +13,13 @@ OURS = "our interpretation"
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
-def rule(*operations: str, source: str, layer: Layer = "behaviour") -> pytest.MarkDecorator:
+def rule(*operations: str, source: str, layer: Layer = "behaviour", keys: int = 0) -> pytest.MarkDecorator:
     """Mark a test as a rule.
 
     source: `contract: <where>`, `client: <what it does>`, or `our interpretation: <why>`.
+    keys: how many callers the rule is about; with fewer there is nothing to judge, and it is left out.
     """
-    return pytest.mark.rule(operations=operations, source=source, layer=layer)
+    return pytest.mark.rule(operations=operations, source=source, layer=layer, keys=keys)
 
 
 def operations_of(item: pytest.Item) -> tuple[str, ...]:

@@ -137,14 +137,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if operations_of(item)]
     else:
         asked, layers = asked_for(config), config.getoption("--stack-layer")
-        left_out = [
-            item
-            for item in items
-            if (names := operations_of(item)) and (not asked & set(names) or (layers and _layer(item) not in layers))
-        ]
+        callers = sum(bool(headers) for headers in config.stash[STACK].options.credentials)
+        left_out = [item for item in items if not _is_asked_for(item, asked, layers, callers)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _is_asked_for(item: pytest.Item, asked: set[str], layers: list[str] | None, callers: int) -> bool:
+    """Whether a test is to run: it is no rule, or one on what was asked for, with as many callers as it needs."""
+    names = set(operations_of(item))
+    return not names or (bool(asked & names) and (not layers or _layer(item) in layers) and _keys(item) <= callers)
 
 
 @pytest.fixture(scope="session")
@@ -220,6 +223,11 @@ def _layer(item: pytest.Item) -> str:
     return str(mark.kwargs["layer"]) if mark else ""
 
 
+def _keys(item: pytest.Item) -> int:
+    mark = item.get_closest_marker("rule")
+    return int(mark.kwargs["keys"]) if mark else 0
+
+
 def _says(item: pytest.Function) -> str:
     return " ".join((item.obj.__doc__ or item.name.replace("_", " ")).split())
 
@@ -276,7 +284,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
                 write(f"           {finding.curl}")
         for reason in dict.fromkeys(judged.missing if judged.verdict == "missing" else ()):
             write(f"         {reason}")
-        for reason in judged.skips if judged.verdict == "untested" else ():
+        for reason in (judged.skips or ["no rule reached it"]) if judged.verdict == "untested" else ():
             write(f"         {reason}")
     for title, entries in (
         ("left behind (the contract has no way to take them away)", report.left_behind),

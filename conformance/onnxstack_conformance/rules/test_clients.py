@@ -8,6 +8,7 @@ import pytest
 
 from onnxstack_conformance import clients
 from onnxstack_conformance.client_journey import CHECKS, Check
+from onnxstack_conformance.contract import load
 from onnxstack_conformance.exchange import Broken
 from onnxstack_conformance.marks import rule
 from onnxstack_conformance.stack import Stack, leave_out
@@ -37,9 +38,10 @@ def test_the_official_client(outcomes: dict[str, Any] | str, check: Check, notes
     """What the official client does with the server works."""
     if isinstance(outcomes, str):
         leave_out(outcomes)
-    outcome, message = outcomes[check.name]
+    outcome, message, request = outcomes[check.name]
     if outcome == "skipped":
         leave_out(message)
     if outcome == "broken":
-        raise Broken(check.operations[0], f"{check.says} {message}")
+        failed = load().at(request)
+        raise Broken(failed.id if failed else check.operations[0], f"{check.says} {message}")
     notes.succeeded |= set(check.operations)
