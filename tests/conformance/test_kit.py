@@ -86,7 +86,7 @@ def test_a_server_with_keys_wants_one_everywhere(tmp_path: Path) -> None:
             if rule["name"].startswith("test_no_key") and rule["outcome"] != "passed"
         ]
         refused = conform(url, tmp_path, "--operation", "list_models", "--layer", "behaviour")
-        assert refused.operations("broken") == {"list_models"}
+        assert "list_models" in refused.operations("broken")
         assert "401" in refused.findings[0]["message"]
         wrong_second = conform(url, tmp_path, "--token", "first", "--token", "third", *auth)
         assert "test_every_key_works" in [finding["rule"] for finding in wrong_second.findings]

@@ -58,6 +58,43 @@ def test_each_of_many_texts_gets_its_own_vector(stack: Stack) -> None:
         answer.must(near > 0.99, f"the vector for {THINGS[n]!r} among others has a cosine of {near:.3f} to that alone")
 
 
+@rule(
+    "chat_completion",
+    "completion",
+    "embeddings",
+    "retrieve_model",
+    source="our interpretation: nothing of one caller reaches another",
+)
+def test_requests_of_every_kind_at_once_get_their_own_answers(stack: Stack) -> None:
+    """Twenty requests of four operations at once are each answered as they are alone."""
+    chat, completion = (ask(stack, name, f"Say: {THINGS[0]}.", 8) for name in ("chat_completion", "completion"))
+    model, embedder = stack.llm["identifier"], stack.embedder["identifier"]
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("chat_completion", {"body": chat}),
+        ("completion", {"body": completion}),
+        ("embeddings", {"body": {"model_id": embedder, "contents": [THINGS[1]]}}),
+        ("retrieve_model", {"path": {"model_id": model}}),
+        ("retrieve_model", {"path": {"model_id": embedder}}),
+    ]
+    alone = [what(stack.call(operation, **request)) for operation, request in kinds]
+    if alone != [what(stack.call(operation, **request)) for operation, request in kinds]:
+        leave_out("the same requests are answered differently one after the other")
+    asked = [n % len(kinds) for n in range(AT_ONCE)]
+    answers = together(stack, [kinds[n] for n in asked])
+    for n, answer in zip(asked, answers, strict=True):
+        found = what(answer)
+        others = [kinds[m][0] for m, other in enumerate(alone) if m != n and other == found]
+        answer.must(not others, f"{kinds[n][0]} among others is answered as {others} alone")
+
+
+def what(answer: Answer) -> Any:
+    """What an answer says, without what differs from time to time."""
+    if answer.operation.id in ("chat_completion", "completion"):
+        return answer.operation.id, said(answer)
+    value = answer.json()
+    return value["identifier"] if "identifier" in value else len(value["embeddings"])
+
+
 def together(stack: Stack, requests: list[tuple[str, dict[str, Any]]]) -> list[Answer]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda request: stack.call(request[0], **request[1]), requests))
