@@ -316,7 +316,12 @@ def _convert(kind: ModelKind, weights: Path, target: Path, precision: Precision,
 
 
 def _refuse_links(folder: Path) -> None:
-    """Raises CorruptModel: a file of the folder is elsewhere."""
+    """For folders that are copied whole; a converter checks each file that it reads, and what the hub's cache has
+    beside these are links.
+
+    Raises:
+        CorruptModel: a file of the folder is elsewhere.
+    """
     root = folder.resolve()
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(root):
@@ -324,7 +329,6 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _folder_identity(folder: Path, suffixes: set[str]) -> ModelSource:
-    _refuse_links(folder)
     files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix in suffixes)
     digest = digest_of_files((file.relative_to(folder).as_posix(), sha256_of(file)) for file in files)
     return ModelSource(kind="folder", name=folder.name, sha256=digest)

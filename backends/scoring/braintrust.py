@@ -127,16 +127,21 @@ class _Scorer:
         """`{"score": 0..1 or None, "metadata": ...}` per row; None where the judge gave nothing to compute with."""
         vectors = self._vectors(context)
 
-        def judged(numbered: tuple[int, JsonObject]) -> JsonObject:
-            place = f"{where}/{numbered[0]}"
-            arguments = self._arguments(numbered[1], place)
+        def read() -> Iterator[tuple[str, JsonObject]]:
+            """Where each row is and what is judged of it: a column that is missing is told before a judge is asked."""
+            for number, row in enumerate(rows):
+                place = f"{where}/{number}"
+                yield place, self._arguments(row, place)
+
+        def judged(taken: tuple[str, JsonObject]) -> JsonObject:
+            place, arguments = taken
             try:
                 return self._judged(context, vectors, arguments)
             except StackError as error:
                 error.where = place
                 raise
 
-        return in_order(judged, enumerate(rows), at_once=self._at_once, name="judge")
+        return in_order(judged, read(), at_once=self._at_once, name="judge")
 
     def _vectors(self, context: CallContext) -> Any:
         if self._embedder is None:

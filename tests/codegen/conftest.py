@@ -38,6 +38,9 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("overlay.yaml", "overlay.server.yaml", "lock.json"):
         shutil.copy(ROOT / "codegen" / name, tmp_path / "codegen")
     shutil.copytree(ROOT / "generated", tmp_path / "generated", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, copied in build.COPIES.items():
+        (tmp_path / copied).parent.mkdir(parents=True)
+        shutil.copy(ROOT / "generated" / name, tmp_path / copied)
     return tmp_path
 
 
