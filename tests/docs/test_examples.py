@@ -41,7 +41,9 @@ def test_shell_and_python_of_a_page_run_in_their_order(page: Path, reader: Reade
             assert '"status":4' not in done.stdout and '"status":5' not in done.stdout, f"{block.place}\n{done.stdout}"
 
 
-@pytest.mark.parametrize("block", [b for b in ALL if b.language == "yaml"], ids=lambda block: block.place)
+@pytest.mark.parametrize(
+    "block", [b for b in ALL if b.language == "yaml" and not b.not_run], ids=lambda block: block.place
+)
 def test_yaml_is_what_the_settings_take(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "stack.yaml"
     file.write_text(block.text)

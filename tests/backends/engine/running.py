@@ -103,7 +103,8 @@ def served(endpoint: Endpoint, parts: EngineParts | None = None) -> Iterator[Eng
 
 
 def stats_of(connection: EngineConnection) -> SchedulerStats:
-    """The counters of the engine's only loaded model."""
+    """The counters of the engine's only loaded model; waits for a connection that has just been opened."""
+    until_welcome(connection)
     loaded: Mapping[str, SchedulerStats] = RemoteTextGenerator(connection).stats()
     return next(iter(loaded.values())) if loaded else SchedulerStats()
 
