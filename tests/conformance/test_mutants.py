@@ -63,7 +63,7 @@ def test_a_server_that_differs_and_is_right_passes(name: str, tmp_path: Path) ->
 
 
 def test_a_fault_that_generated_requests_find_is_found_by_them_alone(tmp_path: Path) -> None:
-    options = ("--layer", "properties", "--rule", "generated", "--budget", "15", "--operation", "version")
+    options = ("--layer", "properties", "--rule", "generated", "--budget", "5", "--operation", "version")
     run = judged(FAULTS["version_not_told"], tmp_path, *options)
     assert {(finding["operation"], finding["rule"]) for finding in run.findings} == {
         ("version", "test_every_answer_to_generated_requests_is_right[version]")
