@@ -49,7 +49,7 @@ NO_OCCASION = {
 
 
 def test_in_memory_its_registries_and_jobs_pass(memory_server: RunningServer, tmp_path: Path) -> None:
-    apis = ("post-training", "tool-groups", "vector-io", "datasets", "dataset-io", "telemetry", "inspect", "models")
+    apis = ("post-training", "vector-io", "datasets", "dataset-io", "telemetry", "inspect", "models")
     asked = [option for api in apis for option in ("--api", api)]
     run = conform(memory_server.url, tmp_path, "--layer", "behaviour", *asked)
     assert run.findings == []
