@@ -38,7 +38,13 @@ def judged(fault: Fault, directory: Path, *options: str, rule: str | None = None
         return conform(url, directory, *SERVER, *asked, *(options or QUICK), rule=rule)
 
 
-@pytest.mark.parametrize("name", [name for name in FAULTS if name not in UNSEEN])
+# One fault for each rule in every run, and all of them with `--slow`.
+ONE_EACH = {entry["rule"]: name for name, entry in reversed(CAUGHT.items())}.values()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ONE_EACH else pytest.mark.slow) for name in CAUGHT]
+)
 def test_a_fault_is_caught_by_the_rule_that_should_with_words_that_name_it(name: str, tmp_path: Path) -> None:
     expected, fault = CAUGHT[name], FAULTS[name]
     run = judged(fault, tmp_path, "--layer", expected["layer"], rule=expected["rule"])
