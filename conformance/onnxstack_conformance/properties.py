@@ -79,7 +79,6 @@ HARMLESS_VALUES: Mapping[str, Mapping[str, Any]] = {
     "url": {"enum": [{"uri": "data:text/csv,a%0A1%0A"}]},
     "mcp_endpoint": {"enum": [{"uri": "http://127.0.0.1:9/sse"}]},
     "tool_name": {"enum": [NOBODY]},
-    "training_config": {},
 }
 
 
@@ -112,9 +111,9 @@ def view(stack: Stack, operations: Collection[str]) -> dict[str, Any]:
         "embedding_model": _model(stack, "embedding"),
     }
     for name, schema in schemas.items():
-        for member, part in list(schema.get("properties", {}).items()):
+        for member in list(schema.get("properties", {})):
             if member in HARMLESS_VALUES and name.endswith("Request"):
-                schema["properties"][member] = dict(HARMLESS_VALUES[member]) or part
+                schema["properties"][member] = dict(HARMLESS_VALUES[member])
             elif (
                 member in known
                 and name.endswith(("Request", "Config", "Candidate"))
