@@ -110,6 +110,7 @@ def arguments(command_line: Sequence[str]) -> list[str]:
         "no:cacheprovider",
         "-p",
         "no:unraisableexception",
+        "--noconftest",
         "--tb=no",
         "-rN",
     ]

@@ -168,6 +168,10 @@ def test_the_load_smoke_reports_latencies(url: str, tmp_path: Path) -> None:
 
 def test_the_command_tells_the_verdict_on_the_terminal_and_as_junit(url: str, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
+    # The settings and tests of the directory that it is called in are somebody's own.
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "conftest.py").write_text("import nothing_of_this_name\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --unheard-of\n")
     command = [sys.executable, "-m", "onnxstack_conformance", url, "--operation", "health", "--layer", "behaviour"]
     finished = subprocess.run(
         [*command, "--junit", junit, "--llm", LLM], cwd=tmp_path, capture_output=True, text=True, env=environment()
