@@ -6,11 +6,8 @@ the schema and has every row on disk. Both sides take turns. pandas is left out 
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from pyarrow import csv, parquet
@@ -18,7 +15,8 @@ from pyarrow import csv, parquet
 from backends.config import BackendSettings, DatasetSettings, ProviderSettings
 from backends.context import CallContext
 from backends.stack import Backends, open_backends
-from benchmarks.report import Row, show
+from benchmarks.clock import seconds_of
+from benchmarks.report import Row, alone
 from generated.models import RegisterDatasetRequest
 
 ROWS = 100_000
@@ -63,20 +61,20 @@ def _measure(stack: Backends, file: Path, rows: int, repeat: int) -> list[Row]:
 
     def compare(name: str) -> None:
         stack.datasets.register(_CONTEXT, _request(name, f"local://{file}"))
-        load.ours.append(rows / _seconds(lambda: _read(stack, name)))
-        load.peer.append(rows / _seconds(lambda: csv.read_csv(file).to_pylist()))
+        load.ours.append(rows / seconds_of(lambda: _read(stack, name)))
+        load.peer.append(rows / seconds_of(lambda: csv.read_csv(file).to_pylist()))
         if has_pandas:
-            load_pandas.peer.append(rows / _seconds(lambda: _pandas(file)))
-        read.ours.append(rows / _seconds(lambda: _read(stack, name)))
-        read.peer.append(rows / _seconds(lambda: parquet.read_table(copy).to_pylist()))
+            load_pandas.peer.append(rows / seconds_of(lambda: _pandas(file)))
+        read.ours.append(rows / seconds_of(lambda: _read(stack, name)))
+        read.peer.append(rows / seconds_of(lambda: parquet.read_table(copy).to_pylist()))
         token = str(rows - 100)
-        page.ours.append(1000 * _seconds(lambda: stack.datasets.page(_CONTEXT, name, 100, page_token=token)))
+        page.ours.append(1000 * seconds_of(lambda: stack.datasets.page(_CONTEXT, name, 100, page_token=token)))
         seventh = "difficulty = 7"
-        chosen.ours.append(1000 * _seconds(lambda: stack.datasets.page(_CONTEXT, name, -1, filter_condition=seventh)))
+        chosen.ours.append(1000 * seconds_of(lambda: stack.datasets.page(_CONTEXT, name, -1, filter_condition=seventh)))
         batches = max(1, rows // BATCH // 5)
-        append.ours.append(batches * BATCH / _seconds(lambda: _append(stack, name, batch, batches)))
+        append.ours.append(batches * BATCH / seconds_of(lambda: _append(stack, name, batch, batches)))
         small = table.slice(0, BATCH)
-        append.peer.append(BATCH / _seconds(lambda: parquet.write_table(small, file.with_suffix(".small"))))
+        append.peer.append(BATCH / seconds_of(lambda: parquet.write_table(small, file.with_suffix(".small"))))
 
     for turn in range(repeat):
         compare(f"bench-{turn}")
@@ -104,21 +102,5 @@ def _pandas(file: Path) -> object:
     return pandas.read_csv(file).to_dict("records")
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def main() -> None:
-    """Only this section: `python -m benchmarks.datasets [--rows N] [--repeat N] [--json FILE]`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.datasets", description=__doc__)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--repeat", type=int, default=5, help="samples of each figure (default 5)")
-    parser.add_argument("--json", type=Path, default=None, help="also write all samples to this file")
-    options = parser.parse_args()
-    show(measure(repeat=options.repeat, rows=options.rows), options.json)
-
-
 if __name__ == "__main__":
-    main()
+    alone("datasets", __doc__, measure, ROWS)

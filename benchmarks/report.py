@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -50,3 +52,19 @@ def show(rows: list[Row], json_file: Path | None) -> None:
     Console(width=160).print(table)
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+
+
+class Section(Protocol):
+    """Figures about `rows` rows, each sampled `repeat` times."""
+
+    def __call__(self, *, repeat: int, rows: int) -> list[Row]: ...
+
+
+def alone(name: str, description: str | None, section: Section, rows: int) -> None:
+    """One section as a program: `python -m benchmarks.NAME [--rows N] [--repeat N] [--json FILE]`."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    parser.add_argument("--rows", type=int, default=rows)
+    parser.add_argument("--repeat", type=int, default=5, help="samples of each figure (default 5)")
+    parser.add_argument("--json", type=Path, default=None, help="also write all samples to this file")
+    options = parser.parse_args()
+    show(section(repeat=options.repeat, rows=options.rows), options.json)

@@ -5,10 +5,8 @@ The loop is what a script would do: it checks nothing, names no place and adds n
 
 from __future__ import annotations
 
-import argparse
 import re
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from backends.config import BackendSettings, ProviderSettings
 from backends.context import CallContext
 from backends.scoring.builtin import BUILT_IN
 from backends.stack import Backends, open_backends
-from benchmarks.report import Row, show
+from benchmarks.clock import seconds_of
+from benchmarks.report import Row, alone
 from generated.models import RegexParserScoringFnParams, RegisterDatasetRequest
 
 ROWS = 50_000
@@ -73,11 +72,11 @@ def _measure(stack: Backends, asked: list[dict[str, str]], repeat: int) -> list[
     for _ in range(repeat):
         for name, loop in loops.items():
             found[name].ours.append(
-                len(asked) / _seconds(lambda name=name: stack.scoring.score(_CONTEXT, asked, {name: None}))
+                len(asked) / seconds_of(lambda name=name: stack.scoring.score(_CONTEXT, asked, {name: None}))
             )
-            found[name].peer.append(len(asked) / _seconds(lambda loop=loop: [float(loop(row)) for row in asked]))
+            found[name].peer.append(len(asked) / seconds_of(lambda loop=loop: [float(loop(row)) for row in asked]))
         batch.ours.append(
-            len(asked) / _seconds(lambda: stack.dataset_scoring.score(_CONTEXT, "bench", subset, keep=False))
+            len(asked) / seconds_of(lambda: stack.dataset_scoring.score(_CONTEXT, "bench", subset, keep=False))
         )
     return [*found.values(), batch]
 
@@ -89,21 +88,5 @@ def _first(patterns: list[re.Pattern[str]], text: str) -> str | None:
     return None
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def main() -> None:
-    """Only this section: `python -m benchmarks.scoring [--rows N] [--repeat N] [--json FILE]`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring", description=__doc__)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--repeat", type=int, default=5, help="samples of each figure (default 5)")
-    parser.add_argument("--json", type=Path, default=None, help="also write all samples to this file")
-    options = parser.parse_args()
-    show(measure(repeat=options.repeat, rows=options.rows), options.json)
-
-
 if __name__ == "__main__":
-    main()
+    alone("scoring", __doc__, measure, ROWS)

@@ -6,11 +6,9 @@ neither recall nor speed says anything. Both sides answer the same queries in tu
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +17,7 @@ from backends.config import VectorSettings
 from backends.context import CallContext
 from backends.lance.vectors import LanceVectorIndex
 from backends.ports import VectorChunk
-from benchmarks.report import Row, show
+from benchmarks.report import Row, alone
 
 ROWS, DIMENSION, CLUSTERS, SPREAD = 100_000, 384, 200, 0.05
 BATCH = 1000
@@ -131,15 +129,5 @@ def _percentiles_ms(search: Search, queries: NDArray[np.float32]) -> tuple[float
     return float(median_ms), float(tail_ms)
 
 
-def main() -> None:
-    """Only this section: `python -m benchmarks.vectors [--rows N] [--repeat N] [--json FILE]`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.vectors", description=__doc__)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--repeat", type=int, default=5, help="samples of each figure (default 5)")
-    parser.add_argument("--json", type=Path, default=None, help="also write all samples to this file")
-    options = parser.parse_args()
-    show(measure(repeat=options.repeat, rows=options.rows), options.json)
-
-
 if __name__ == "__main__":
-    main()
+    alone("vectors", __doc__, measure, ROWS)
