@@ -43,20 +43,12 @@ def journey(stack: Stack, python: Path) -> dict[str, list[Any]]:
     Raises:
         RuntimeError: the program did not come to its end.
     """
-
-    def first(kind: str, chosen: str | None) -> str | None:
-        names = [
-            model["identifier"]
-            for model in stack.listed("list_models", fresh=False)
-            if (model["identifier"] == chosen if chosen else model.get("model_type", "llm") == kind)
-        ]
-        return names[0] if names else None
-
+    llm, embedder = stack.model("llm"), stack.model("embedding")
     asked = {
         "url": stack.url,
         "headers": dict(stack.options.credentials[0]),
-        "llm": first("llm", stack.options.llm),
-        "embedder": first("embedding", stack.options.embedder),
+        "llm": llm and llm["identifier"],
+        "embedder": embedder and embedder["identifier"],
         "run": stack.run,
         "read_only": stack.options.read_only,
         "timeout_s": stack.options.timeout_s,

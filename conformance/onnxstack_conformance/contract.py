@@ -76,6 +76,10 @@ class Contract:
     def apis(self) -> list[str]:
         return sorted({operation.api for operation in self.operations.values()})
 
+    def body_name(self, operation: str) -> str:
+        """The name of the schema of an operation's body; empty where it is none of the components."""
+        return str((self.operations[operation].body or {}).get("$ref", "")).removeprefix(_REF)
+
     def at(self, request: str) -> Operation | None:
         """The operation of a request, `METHOD /path`; ids may have slashes, so the longest path that fits is it."""
         method, _, path = request.partition(" ")

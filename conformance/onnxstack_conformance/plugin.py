@@ -298,6 +298,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
                 write(f"  {entry}")
     for name, value in report.load.items():
         write(f"load: {name}: {value}")
+    write("passed: " + ", ".join(f"{api} {passed}/{of}" for api, (passed, of) in report.by_api.items()))
     write(
         f"{len(report.operations)} operations: {report.count('passed')} passed, {report.count('broken')} broken, "
         f"{report.count('missing')} missing, {report.count('untested')} untested; score {report.score:.0%}"

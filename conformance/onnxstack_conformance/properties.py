@@ -19,12 +19,14 @@ from typing import Any
 
 from onnxstack_conformance import property_hooks
 from onnxstack_conformance.contract import opened
+from onnxstack_conformance.kinds import KINDS
 from onnxstack_conformance.stack import Stack
 
 CONFIG = """
 hooks = "onnxstack_conformance.property_hooks"
 continue-on-failure = true
 workers = 1
+headers = {headers}
 
 [generation]
 allow-x00 = false
@@ -41,27 +43,10 @@ unsupported_method.enabled = false
 use_after_free.enabled = false
 ensure_resource_availability.enabled = false
 ignored_auth.enabled = false
-
-[output]
-sanitization.enabled = false
 """
-REGISTERED = (
-    ("unregister_model", "list_models", "model_id"),
-    ("unregister_vector_db", "list_vector_dbs", "vector_db_id"),
-    ("unregister_dataset", "list_datasets", "dataset_id"),
-    ("unregister_tool_group", "list_tool_groups", "toolgroup_id"),
-)
-IDS = {
-    "RegisterModelRequest": "model_id",
-    "RegisterVectorDbRequest": "vector_db_id",
-    "RegisterDatasetRequest": "dataset_id",
-    "RegisterToolGroupRequest": "toolgroup_id",
-    "RegisterShieldRequest": "shield_id",
-    "RegisterScoringFunctionRequest": "scoring_fn_id",
-    "RegisterEvalTaskRequest": "eval_task_id",
-}
 # Of the kinds that cannot be taken away again there is one of this kit's, whatever how many runs.
 LEFT = "conformance::generated"
+HEADER = "ONNXSTACK_CONFORMANCE_HEADER_"
 NOBODY = "conformance-nobody"
 SHORT = {
     "type": "object",
@@ -74,11 +59,10 @@ SHORT = {
     },
     "required": ["max_tokens"],
 }
-# Members that would make the server fetch, run or train something.
-HARMLESS_VALUES: Mapping[str, Mapping[str, Any]] = {
-    "url": {"enum": [{"uri": "data:text/csv,a%0A1%0A"}]},
-    "mcp_endpoint": {"enum": [{"uri": "http://127.0.0.1:9/sse"}]},
-    "tool_name": {"enum": [NOBODY]},
+# Members that would make the server fetch or run something.
+HARMLESS_VALUES: Mapping[str, Any] = {
+    "mcp_endpoint": {"uri": "http://127.0.0.1:9/sse"},
+    "tool_name": NOBODY,
 }
 
 
@@ -105,30 +89,20 @@ def view(stack: Stack, operations: Collection[str]) -> dict[str, Any]:
     document = copy.deepcopy(dict(stack.contract.document))
     schemas = opened(document["components"]["schemas"])
     document["components"]["schemas"] = schemas
-    known = {
-        "model_id": _model(stack, "llm"),
-        "model": _model(stack, "llm"),
-        "embedding_model": _model(stack, "embedding"),
-    }
+    ids = {stack.contract.body_name(kind.register): kind for kind in KINDS}
+    llm, embedder = _id_of(stack.model("llm")), _id_of(stack.model("embedding"))
     for name, schema in schemas.items():
-        for member in list(schema.get("properties", {})):
-            if member in HARMLESS_VALUES and name.endswith("Request"):
-                schema["properties"][member] = dict(HARMLESS_VALUES[member])
-            elif (
-                member in known
-                and name.endswith(("Request", "Config", "Candidate"))
-                and not name.startswith("Register")
-            ):
-                value = known["embedding_model"] if name == "EmbeddingsRequest" else known[member]
-                schema["properties"][member] = {"enum": [value]}
-            elif name.startswith("Register") and member == "embedding_model":
-                schema["properties"][member] = {"enum": [known["embedding_model"]]}
-            elif name in IDS and member == IDS[name]:
-                taken_away = any(member == parameter for _, _, parameter in REGISTERED)
-                schema["properties"][member] = {"enum": [fuzz_id(stack) if taken_away else LEFT]}
-            elif member == "dataset_id":
-                schema["properties"][member] = {"enum": [NOBODY]}
+        kind, members = ids.get(name), schema.get("properties", {})
+        known: dict[str, Any] = {"dataset_id": NOBODY}
+        if kind is not None:
+            known |= {"embedding_model": embedder, kind.member: fuzz_id(stack) if kind.unregister else LEFT}
+        elif name.endswith(("Request", "Config", "Candidate")):
+            known |= {"model_id": embedder if name == "EmbeddingsRequest" else llm, "model": llm}
+        if name.endswith("Request"):
+            known |= HARMLESS_VALUES
+        members |= {member: {"enum": [value]} for member, value in known.items() if member in members}
     schemas["SamplingParams"] = SHORT
+    schemas["URL"] = {"enum": [{"uri": "data:text/csv,a%0A1%0A"}]}
     for name in ("ChatCompletionRequest", "CompletionRequest", "BatchCompletionRequest", "BatchChatCompletionRequest"):
         schemas[name].setdefault("required", []).append("sampling_params")
     document["paths"] = {
@@ -153,12 +127,8 @@ def fuzz_id(stack: Stack) -> str:
     return f"conformance-{stack.run}-generated"
 
 
-def _model(stack: Stack, kind: str) -> str:
-    chosen = stack.options.llm if kind == "llm" else stack.options.embedder
-    for model in stack.listed("list_models", fresh=False):
-        if model["identifier"] == chosen if chosen else model.get("model_type", "llm") == kind:
-            return str(model["identifier"])
-    return NOBODY
+def _id_of(model: Mapping[str, Any] | None) -> str:
+    return NOBODY if model is None else str(model["identifier"])
 
 
 def run(stack: Stack, operations: Collection[str], directory: Path, *, seed: int, budget_s: float) -> Result:
@@ -170,8 +140,10 @@ def run(stack: Stack, operations: Collection[str], directory: Path, *, seed: int
     document, found, config = (directory / name for name in ("view.json", "report.json", "schemathesis.toml"))
     notes = directory / "notes.jsonl"
     document.write_text(json.dumps(view(stack, operations)))
-    config.write_text(CONFIG)
-    headers = [part for name, value in stack.options.credentials[0].items() for part in ("--header", f"{name}:{value}")]
+    # Keys go by the environment: the words of a command are told to every user of the machine.
+    headers = {name: f"{HEADER}{n}" for n, name in enumerate(stack.options.credentials[0])}
+    table = ", ".join(f'{json.dumps(name)} = "${{{variable}}}"' for name, variable in headers.items())
+    config.write_text(CONFIG.format(headers=f"{{{table}}}"))
     limits = ["--seed", str(seed), "--max-time", str(max(1, round(budget_s))), "--max-examples", "20", "--no-shrink"]
     limits += ["--request-timeout", str(stack.options.timeout_s), "--phases", "coverage,fuzzing", "--warnings", "off"]
     report = ["--report", "json", "--report-json-path", str(found), "--no-color"]
@@ -180,12 +152,13 @@ def run(stack: Stack, operations: Collection[str], directory: Path, *, seed: int
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, here)),
         "PYTHONHASHSEED": "0",
+        **{variable: stack.options.credentials[0][name] for name, variable in headers.items()},
         property_hooks.FOUND: str(notes),
         property_hooks.ACCEPT_NULLS: str(int(stack.options.accept_nulls)),
     }
     command = ["-m", "schemathesis.cli", "--config-file", str(config), "run", str(document), "--url", stack.url]
     finished = subprocess.run(  # noqa: S603 - no shell, and every word of this module's making
-        [sys.executable, *command, *headers, *limits, *report],
+        [sys.executable, *command, *limits, *report],
         cwd=directory,
         env=environment,
         capture_output=True,
@@ -204,11 +177,11 @@ def run(stack: Stack, operations: Collection[str], directory: Path, *, seed: int
 
 def clean(stack: Stack, operations: Collection[str]) -> None:
     """Take away what the generated requests registered."""
-    for undo, list_operation, parameter in REGISTERED:
-        if undo.removeprefix("un") not in operations or stack.options.read_only:
+    for kind in KINDS:
+        if kind.register not in operations or kind.unregister is None or stack.options.read_only:
             continue
-        if fuzz_id(stack) in [entry["identifier"] for entry in stack.listed(list_operation)]:
-            stack.made[undo, fuzz_id(stack)] = {parameter: fuzz_id(stack)}
+        if fuzz_id(stack) in [entry["identifier"] for entry in stack.listed(kind.list)]:
+            stack.made[kind.unregister, fuzz_id(stack)] = {kind.parameter: fuzz_id(stack)}
 
 
 def _failures(notes: Path) -> dict[str, list[Failure]]:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -19,6 +19,7 @@ import pytest
 
 from onnxstack_conformance.contract import JSON, JSONL, SSE, Contract, Operation, load
 from onnxstack_conformance.exchange import Answer, Broken, Exchange, Missing
+from onnxstack_conformance.kinds import KINDS
 
 # Operations that change nothing for others: all that a run against a production server may call beside GET.
 HARMLESS = frozenset(
@@ -34,21 +35,16 @@ HARMLESS = frozenset(
         "score",
     }
 )
-# What takes away again what an operation has made, with the member of the request or the answer that names it.
+# What takes away again what an operation has made, and what its id is called in a body and in a path.
 UNDO = {
-    "register_model": ("unregister_model", "model_id", "model_id"),
-    "register_vector_db": ("unregister_vector_db", "vector_db_id", "vector_db_id"),
-    "register_dataset": ("unregister_dataset", "dataset_id", "dataset_id"),
-    "register_tool_group": ("unregister_tool_group", "toolgroup_id", "toolgroup_id"),
-    "create_agent": ("delete_agent", "agent_id", "agent_id"),
+    "create_agent": ("delete_agent", "agent_id"),
+    **{kind.register: (kind.unregister, kind.member) for kind in KINDS if kind.unregister is not None},
 }
-# Kinds that the contract cannot take away again.
+# What the contract has no way to take away.
 LEFT_BEHIND = {
-    "register_shield": "shield_id",
-    "register_scoring_function": "scoring_fn_id",
-    "register_eval_task": "eval_task_id",
     "supervised_fine_tune": "job_uuid",
     "preference_optimize": "job_uuid",
+    **{kind.register: kind.member for kind in KINDS if kind.unregister is None},
 }
 GREEDY = {"type": "greedy"}
 SLASH = "an id with slashes is answered 404: the official client writes them into the path as they are"
@@ -120,7 +116,7 @@ class Stack:
         """
         found = self.contract.operations[operation]
         if self.options.read_only and found.method != "GET" and operation not in HARMLESS:
-            pytest.skip(f"read-only: {operation} would change the server")
+            leave_out(f"read-only: {operation} would change the server")
         url = self.url + found.path.format(**{name: quote(value, safe="/:") for name, value in (path or {}).items()})
         if query:
             url += "?" + urlencode({name: as_text(value) for name, value in query.items() if value is not None})
@@ -269,25 +265,27 @@ class Stack:
 
     @property
     def llm(self) -> Mapping[str, Any]:
-        return self._model("llm", self.options.llm)
+        """The model that generates; the rule is left out where there is none."""
+        return self.model("llm") or leave_out(_no_model("llm", "--llm", self.options.llm))
 
     @property
     def embedder(self) -> Mapping[str, Any]:
-        return self._model("embedding", self.options.embedder)
+        """The model that embeds; the rule is left out where there is none."""
+        return self.model("embedding") or leave_out(_no_model("embedding", "--embedding-model", self.options.embedder))
 
-    def _model(self, kind: str, chosen: str | None) -> Mapping[str, Any]:
+    def model(self, kind: Literal["llm", "embedding"]) -> Mapping[str, Any] | None:
+        """The model of the options, or else the first of its kind that the server lists."""
+        chosen = self.options.llm if kind == "llm" else self.options.embedder
         for model in self.listed("list_models", fresh=False):
             if model["identifier"] == chosen if chosen else model.get("model_type", "llm") == kind:
                 return dict(model)
-        option = "--llm" if kind == "llm" else "--embedding-model"
-        pytest.skip(f"the server lists no model {chosen!r}" if chosen else f"no {kind} model is listed ({option} ID)")
+        return None
 
     def provider(self, api: str) -> str:
         """The first provider of an API; the rule is left out where there is none."""
-        for provider in self.listed("list_providers", fresh=False):
-            if provider["api"] == api:
-                return str(provider["provider_id"])
-        pytest.skip(f"the server lists no provider of {api}")
+        listed = self.listed("list_providers", fresh=False)
+        found = [str(provider["provider_id"]) for provider in listed if provider["api"] == api]
+        return found[0] if found else leave_out(f"the server lists no provider of {api}")
 
     # Work that many rules share
 
@@ -316,7 +314,7 @@ class Stack:
         self.registered("register_dataset", "datasetio", body)
         return name
 
-    def until(self, what: str, seconds: float) -> Iterator[None]:
+    def until(self, seconds: float) -> Iterator[None]:
         """Turns of a loop that waits for something, slower by and by; after `seconds` the loop ends."""
         end, pause = time.monotonic() + seconds, 0.05
         while time.monotonic() < end:
@@ -389,13 +387,13 @@ class Stack:
 
     def _remember(self, operation: str, request: Mapping[str, Any], answer: Answer) -> None:
         if operation in UNDO:
-            undo, parameter, member = UNDO[operation]
-            body = request.get("body") or {}
-            name = body.get(member) or (answer.json().get(member) if answer.media == JSON else None)
-            if name:
-                self.made[undo, str(name)] = {parameter: str(name)}
+            undo, member = UNDO[operation]
+            name = request["body"].get(member) or answer.json()[member]
+            self.made[undo, name] = {member: name}
         elif operation in LEFT_BEHIND:
             self.left_behind.add(f"{operation}: {request['body'][LEFT_BEHIND[operation]]}")
+        elif operation == "log_event":
+            self.left_behind.add("log_event: traces and logs of a few spans, named or marked `conformance`")
         elif request.get("path"):
             for name in request["path"].values():
                 self.made.pop((operation, name), None)
@@ -449,6 +447,10 @@ def nulls(value: Any) -> set[str]:
 def pointer(error: Any) -> str:
     """Where in the value an error is, as a JSON pointer."""
     return "/" + "/".join(str(part) for part in error.instance_path) if error.instance_path else "its top"
+
+
+def _no_model(kind: str, option: str, chosen: str | None) -> str:
+    return f"the server lists no model {chosen!r}" if chosen else f"no {kind} model is listed ({option} ID)"
 
 
 def leave_out(reason: str) -> NoReturn:

@@ -100,10 +100,20 @@ class Report:
             return 2
         return 0
 
+    @property
+    def by_api(self) -> dict[str, tuple[int, int]]:
+        """How many operations of each API passed, and how many it has of those asked for."""
+        found: dict[str, tuple[int, int]] = {}
+        for judged in self.operations.values():
+            passed, of = found.get(judged.api, (0, 0))
+            found[judged.api] = passed + (judged.verdict == "passed"), of + 1
+        return dict(sorted(found.items()))
+
     def as_json(self) -> str:
         content = asdict(self) | {
             "kit": __version__,
             "score": self.score,
+            "apis": {api: {"passed": passed, "of": of} for api, (passed, of) in self.by_api.items()},
             "verdicts": {
                 word: sorted(name for name, judged in self.operations.items() if judged.verdict == word)
                 for word in ("passed", "broken", "missing", "untested")

@@ -16,7 +16,10 @@ SEEDED_BY = (faults_of_wire, faults_of_inference, faults_of_agents, faults_of_re
 
 
 def missing(*operations: str, status: int = 501) -> Fault:
-    """A server that has not got some operations, which is to be told apart from a fault. status: 501 or 404."""
+    """A server that has not got some operations, which is to be told apart from a fault.
+
+    status: 501 or 404; any other makes it a fault.
+    """
 
     async def tamper(request: Request, ask: Ask) -> Answer:
         if request.operation in operations:

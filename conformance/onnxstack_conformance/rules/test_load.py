@@ -47,22 +47,32 @@ def test_streams_under_load_are_answered_or_refused(stack: Stack, notes: Notes, 
     for thread in threads:
         thread.join()
     seconds = time.monotonic() - begun
-    for answer in done:
-        answer.must(answer.status == 200, f"under load a right request is answered {answer.status}")
-        streamed(answer)
-    if failed:
-        raise failed[0]
-    deltas = sum(len(answer.events()) for answer in done)
+    tokens = sum(map(tokens_of, done))
     notes.load = {
         "clients": clients,
         "seconds": round(seconds, 1),
         "answers": len(done),
         "refused (429, 503)": len(refused),
         "answers per second": round(len(done) / seconds, 2),
-        "events per second": round(deltas / seconds, 1),
-        **percentiles("first byte", [answer.exchange.first_s for answer in done]),
-        **percentiles("whole answer", [answer.exchange.seconds for answer in done]),
+        "errors": len(failed) + sum(answer.status != 200 for answer in done),
+        "tokens per second": round(tokens / seconds, 1),
+        **percentiles("first byte", [answer.exchange.first_s for answer in done if answer.status == 200]),
+        **percentiles("whole answer", [answer.exchange.seconds for answer in done if answer.status == 200]),
     }
+    for answer in done:
+        answer.must(answer.status == 200, f"under load a right request is answered {answer.status}")
+        streamed(answer)
+    if failed:
+        raise failed[0]
+
+
+def tokens_of(answer: Answer) -> int:
+    """Tokens of a stream: as many as were allowed where these ran out, else at least as many as it has texts."""
+    if answer.status != 200:
+        return 0
+    events = [event["event"] for event in answer.events()]
+    ran_out = bool(events) and events[-1].get("stop_reason") == "out_of_tokens"
+    return TOKENS if ran_out else sum(bool(event["delta"].get("text")) for event in events)
 
 
 def percentiles(name: str, seconds: list[float]) -> dict[str, str]:

@@ -84,7 +84,7 @@ def test_a_job_of_training_goes_on_to_its_checkpoints(stack: Stack, operation: s
     listed.must(names.count(job) == 1, f"the job {job} was started, and is in the list {names.count(job)} times")
     status = stack.call("training_job_status", query={"job_uuid": job})
     status.must(status.json() is not None, f"the job {job} was started, and its status is null")
-    for _ in stack.until("end of the job", stack.options.job_timeout_s):
+    for _ in stack.until(stack.options.job_timeout_s):
         if status.json()["status"] not in ("scheduled", "in_progress"):
             break
         status = stack.call("training_job_status", query={"job_uuid": job})
@@ -103,7 +103,7 @@ def test_a_cancelled_job_of_training_comes_to_an_end(stack: Stack) -> None:
     job = begin(stack, "supervised_fine_tune")
     gone = stack.call("cancel_training_job", body={"job_uuid": job})
     state = None
-    for _ in stack.until("end of the job", 60):
+    for _ in stack.until(60):
         state = (stack.call("training_job_status", query={"job_uuid": job}).json() or {}).get("status")
         if state not in ("scheduled", "in_progress"):
             return

@@ -22,7 +22,7 @@ def restart(stack: Stack, command: str) -> None:
         Broken: it does not, within the time of any answer.
     """
     subprocess.run(command, shell=True, check=True, timeout=300)  # noqa: S602 - the words of who runs the kit
-    for _ in stack.until("the server to be back", stack.options.timeout_s):
+    for _ in stack.until(stack.options.timeout_s):
         try:
             if stack.send("health").status == 200 and stack.send("list_models").status == 200:
                 return

@@ -174,7 +174,7 @@ def test_a_job_of_evaluation_goes_on_to_its_result(stack: Stack) -> None:
     job = stack.call("run_eval", path={"task_id": name}, body={"task_config": config(stack)})
     path = {"task_id": name, "job_id": str(job.json()["job_id"])}
     status = stack.call("eval_job_status", path=path)
-    for _ in stack.until("end of the job", stack.options.job_timeout_s):
+    for _ in stack.until(stack.options.job_timeout_s):
         if status.json() not in ("scheduled", "in_progress"):
             break
         status = stack.call("eval_job_status", path=path)
@@ -189,7 +189,7 @@ def test_num_examples_bounds_the_rows_of_a_job(stack: Stack) -> None:
     body = {"task_config": config(stack, num_examples=1)}
     job = stack.call("run_eval", path={"task_id": name}, body=body)
     path = {"task_id": name, "job_id": str(job.json()["job_id"])}
-    for _ in stack.until("end of the job", stack.options.job_timeout_s):
+    for _ in stack.until(stack.options.job_timeout_s):
         if stack.call("eval_job_status", path=path).json() not in ("scheduled", "in_progress"):
             break
     evaluated(stack.call("retrieve_eval_job_result", path=path), QUESTIONS[:1])
@@ -205,7 +205,7 @@ def test_a_job_that_was_cancelled_comes_to_an_end(stack: Stack) -> None:
     again = stack.send("cancel_eval_job", path=path)
     again.must(again.status < 500, f"cancelling a second time is answered {again.status}")
     state = None
-    for _ in stack.until("end of the job", 60):
+    for _ in stack.until(60):
         answer = stack.send("eval_job_status", path=path)
         state = answer.json() if answer.status == 200 else None
         if state not in ("scheduled", "in_progress"):

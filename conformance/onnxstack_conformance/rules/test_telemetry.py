@@ -56,7 +56,7 @@ def known(stack: Stack, mark: str = "", second: int = 0) -> Known:
     for number, span in enumerate(reversed(spans)):
         end = {"type": "span_end", "status": "ok"}
         stack.call("log_event", body=event(found.trace, span, end, {}, second + 10 + number))
-    for _ in stack.until("the trace", SETTLES_S):
+    for _ in stack.until(SETTLES_S):
         if stack.send("get_trace", path={"trace_id": found.trace}).status == 200:
             break
     return found
