@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -21,6 +22,7 @@ from tests.conformance.kit import BEHAVIOUR, Run, conform
 from tests.conformance.standin import LLM, serving, standin_app
 from tests.servers import ROOT
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 KIT = ROOT / "conformance" / "onnxstack_conformance"
 
 
@@ -174,6 +176,24 @@ def test_the_page_needs_nothing_of_elsewhere(whole: Run, tmp_path: Path, url: st
     text = page.read_text()
     assert "<script" not in text and "src=" not in text and "@import" not in text
     assert "prefers-color-scheme: dark" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_browser_shows_the_page(whole: Run, tmp_path: Path, url: str) -> None:
+    page = tmp_path / "page.html"
+    with proxied(url, missing("version", status=500)) as broken:
+        conform(broken, tmp_path, "--operation", "version", "--layer", "behaviour", "--html", str(page))
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}",
+        "--dump-dom",
+    ]
+    shown = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60).stdout
+    assert "What is broken" in shown and "test_the_version_is_said" in shown and "curl -sS -i" in shown
 
 
 def test_the_load_smoke_reports_latencies(url: str, tmp_path: Path) -> None:
